@@ -1,0 +1,25 @@
+//! The one wire format of memfrag: what the BPF programs and the preload library write and the daemon reads.
+//!
+//! Both capture backends emit the same [`Record`], a fixed layout of 48 bytes; the daemon decodes it once
+//! into an [`Event`]. The crate allocates nothing, does no I/O and knows no serialisation framework.
+//!
+//! | module | what both sides must agree on |
+//! |---|---|
+//! | [`function`] | the numbers of the allocator's functions |
+//! | [`record`] | the layout of a record and its constructors |
+//! | [`event`] | what a record means, decoded |
+//! | [`config`] | what the loader tells the BPF programs |
+//! | [`loss`] | what is counted when something is not recorded |
+
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_op_in_unsafe_fn)]
+
+pub mod config;
+pub mod event;
+pub mod function;
+pub mod loss;
+pub mod record;
+
+pub use event::{Event, Op};
+pub use function::Function;
+pub use record::{Kind, Record};
