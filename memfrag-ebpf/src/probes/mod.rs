@@ -1,0 +1,6 @@
+//! The programs, one family a file.
+
+mod allocation;
+mod free;
+mod lifecycle;
+mod memory;
