@@ -7,6 +7,7 @@
 //! | `probes/free` | entry of everything that frees |
 //! | `probes/lifecycle` | tasks made and ended, programs started |
 //! | `probes/memory` | mmap, munmap, mremap, brk, madvise |
+//! | `probes/nothing` | nothing, for measuring |
 //!
 //! One ring keeps the order: a record's room is reserved under the ring's lock, frees are reported at entry and
 //! allocations at return, so a block's free always stands before the allocation that uses its address again.

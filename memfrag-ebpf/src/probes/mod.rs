@@ -4,3 +4,4 @@ mod allocation;
 mod free;
 mod lifecycle;
 mod memory;
+mod nothing;

@@ -5,7 +5,6 @@ use super::object::Loaded;
 use anyhow::{Context, Result};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLinkId, UProbeScope};
 use aya::programs::{ProgramError, UProbe};
-use std::io;
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -36,12 +35,29 @@ pub(super) enum Programs {
     /// One link for all functions of a file.
     Multi { entry: MultiProgram, exit: MultiProgram, free: MultiProgram },
     /// One link for each, on kernels before 6.6.
-    Single,
+    Single(Names),
 }
 
-const ENTRY: &str = "allocation_entry";
-const EXIT: &str = "allocation_return";
-const FREE: &str = "free_entry";
+/// What the probes do when they are hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// Record the event.
+    Full,
+    /// Nothing, to measure what a probe costs by itself.
+    Empty,
+}
+
+/// The names of the programs: entry and return of what allocates, entry of what frees.
+type Names = [&'static str; 3];
+
+impl Body {
+    fn programs(self) -> Names {
+        match self {
+            Self::Full => ["allocation_entry", "allocation_return", "free_entry"],
+            Self::Empty => ["nothing_at_entry", "nothing_at_return", "nothing_at_entry"],
+        }
+    }
+}
 
 /// The links of one file. Dropping them detaches; for single links use [`Programs::detach`].
 #[derive(Debug)]
@@ -52,18 +68,23 @@ pub(super) enum Links {
 
 impl Programs {
     /// Loads the programs, for multi links if the kernel has them.
-    pub(super) fn load(loaded: &mut Loaded) -> Result<Self> {
-        let programs = [(ENTRY, End::Entry), (EXIT, End::Return), (FREE, End::Entry)];
+    pub(super) fn load(loaded: &mut Loaded, body: Body) -> Result<Self> {
+        let names = body.programs();
+        let [entry, exit, free] = names;
+        let programs = [(entry, End::Entry), (exit, End::Return), (free, End::Entry)];
         if kernel_has_multi() {
             let mut programs = multi::load(&loaded.bytes, &loaded.maps(), &loaded.globals, &programs)?.into_iter();
             if let (Some(entry), Some(exit), Some(free)) = (programs.next(), programs.next(), programs.next()) {
                 return Ok(Self::Multi { entry, exit, free });
             }
         }
-        for (name, _) in programs {
-            uprobe(loaded, name)?.load().with_context(|| format!("loading BPF program {name}"))?;
+        for name in names {
+            let program = uprobe(loaded, name)?;
+            if program.fd().is_err() {
+                program.load().with_context(|| format!("loading BPF program {name}"))?;
+            }
         }
-        Ok(Self::Single)
+        Ok(Self::Single(names))
     }
 
     /// Attaches to the functions of a file, in one process or in all. Returns go first: so no call is seen to begin
@@ -71,25 +92,25 @@ impl Programs {
     pub(super) fn attach(&self, loaded: &mut Loaded, file: &Path, points: &[Point], pid: Option<u32>) -> Result<Links> {
         let of = |role: Role| points.iter().filter(move |point| point.role == role).map(|p| (p.offset, p.cookie)).collect::<Vec<_>>();
         let (allocating, freeing) = (of(Role::Allocates), of(Role::Frees));
-        let parts = [(EXIT, &allocating), (FREE, &freeing), (ENTRY, &allocating)];
+        let parts = [&allocating, &freeing, &allocating];
         let tried = || format!("attaching probes to {}", file.display());
         match self {
             Self::Multi { entry, exit, free } => {
                 let mut links = Vec::new();
-                for (program, (_, points)) in [exit, free, entry].into_iter().zip(parts) {
+                for (program, points) in [exit, free, entry].into_iter().zip(parts) {
                     if !points.is_empty() {
                         links.push(program.attach(file, points, pid).with_context(tried)?);
                     }
                 }
                 Ok(Links::Multi(links))
             }
-            Self::Single => {
+            Self::Single([entry, exit, free]) => {
                 let scope = match pid.and_then(NonZeroU32::new) {
                     Some(pid) => UProbeScope::OneProcess(pid),
                     None => UProbeScope::AllProcesses,
                 };
                 let mut links = Vec::new();
-                for (name, points) in parts {
+                for (&name, points) in [exit, free, entry].into_iter().zip(parts) {
                     let program = uprobe(loaded, name)?;
                     for &(offset, cookie) in points {
                         let location = UProbeAttachLocation::AbsoluteOffset(offset);
@@ -140,9 +161,4 @@ pub(super) fn kernel_release() -> Option<(u32, u32)> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}
-
-/// The error number behind an attach that failed, if a system call was at fault.
-pub(super) fn os_error(error: &anyhow::Error) -> Option<i32> {
-    error.chain().find_map(|cause| cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error))
 }

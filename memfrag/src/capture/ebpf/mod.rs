@@ -5,19 +5,23 @@
 //! | `object` | the BPF object: loaded, and its programs on processes and mappings attached |
 //! | `links` | the probes of one allocator library, attached and detached together |
 //! | `multi` | many probes in one link, by plain system calls |
+//! | `discover` | which files to probe for a process, a command or the machine |
 //! | `tracefs` | where the kernel describes its tracepoints |
 
+mod discover;
 mod links;
 mod multi;
 mod object;
 mod tracefs;
 
-pub use links::{Point, Role};
+pub use discover::{Placing, known_allocators};
+pub use links::{Body, Point, Role};
 
-use super::{Counters, Sink};
-use crate::target::{ProcessInfo, maps};
+use super::{Capture, Counters, Sink};
+use crate::target::{ProcessInfo, process};
 use anyhow::{Context, Result};
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
+use discover::Discovery;
 use links::{Links, Programs};
 use memfrag_common::config::Scope;
 use memfrag_common::loss::{COUNTERS, Counter};
@@ -34,12 +38,39 @@ pub const RING_BYTES: u32 = 64 << 20;
 /// Events handed on at a time.
 const BATCH: usize = 4096;
 
+/// Events handed on by one call at most.
+const AT_ONCE: u64 = 1 << 20;
+
 /// `PROT_EXEC`: mappings with it change what call sites mean.
 const PROT_EXEC: u32 = 4;
 
+/// How to capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Which processes the probes report.
+    pub scope: Scope,
+    /// Bytes of the ring, a power of two.
+    pub ring_bytes: u32,
+    /// Where probes go.
+    pub placing: Placing,
+    /// What they do.
+    pub body: Body,
+}
+
+impl Options {
+    /// The usual: full records, best placement, the default ring.
+    pub fn new(scope: Scope) -> Self {
+        Self { scope, ring_bytes: RING_BYTES, placing: Placing::Best, body: Body::Full }
+    }
+}
+
 /// A running capture.
 pub struct EbpfCapture {
+    scope: Scope,
     links: Vec<Links>,
+    discovery: Discovery,
+    /// Wait statuses that a parent has told, for exits that the probes could not tell.
+    statuses: std::collections::HashMap<u32, i32>,
     programs: Programs,
     ring: RingBuf<MapData>,
     counts: PerCpuArray<MapData, u64>,
@@ -73,16 +104,19 @@ impl EbpfCapture {
     ///
     /// # Errors
     /// Missing rights, a kernel without what is needed, or no tracefs.
-    pub fn new(scope: Scope, ring_bytes: u32) -> Result<Self> {
-        let mut loaded = object::load(scope, ring_bytes)?;
-        let programs = Programs::load(&mut loaded)?;
+    pub fn new(options: Options) -> Result<Self> {
+        let mut loaded = object::load(options.scope, options.ring_bytes)?;
+        let programs = Programs::load(&mut loaded, options.body)?;
         loaded.attach_kernel_side()?;
         let ring = RingBuf::try_from(loaded.take_map("RECORDS")?)?;
         let counts = PerCpuArray::try_from(loaded.take_map("COUNTS")?)?;
         let lost = HashMap::try_from(loaded.take_map("LOST")?)?;
         let traced = HashMap::try_from(loaded.take_map("TRACED")?)?;
         Ok(Self {
+            scope: options.scope,
             links: Vec::new(),
+            discovery: Discovery::new(options.placing),
+            statuses: std::collections::HashMap::new(),
             programs,
             ring,
             counts,
@@ -106,24 +140,48 @@ impl EbpfCapture {
         matches!(self.programs, Programs::Multi { .. })
     }
 
-    /// Nanoseconds since the trace began.
-    pub fn now(&self) -> u64 {
-        monotonic_now().saturating_sub(self.started)
-    }
-
     /// Adds a process to those that are traced.
+    ///
+    /// # Errors
+    /// When the programs' table of processes is full.
     pub fn trace_process(&mut self, pid: u32, follow: bool) -> Result<()> {
         self.traced.insert(pid, u32::from(follow), 0).with_context(|| format!("tracing process {pid}"))
     }
 
     /// Probes the functions of a file, in one process or in all that map it.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
     pub fn attach(&mut self, file: &Path, points: &[Point], pid: Option<u32>) -> Result<()> {
         let links = self.programs.attach(&mut self.loaded, file, points, pid)?;
         self.links.push(links);
         Ok(())
     }
 
+    /// Tells the sink what a process is that runs already.
+    pub fn introduce(&mut self, pid: u32, sink: &mut dyn Sink) {
+        let time = self.elapsed();
+        if let Ok(process) = ProcessInfo::read(pid, time) {
+            sink.process(&process);
+        }
+        self.tell_mappings(pid, sink);
+    }
+
+    fn elapsed(&self) -> u64 {
+        monotonic_now().saturating_sub(self.started)
+    }
+
+    fn tell_mappings(&mut self, pid: u32, sink: &mut dyn Sink) {
+        if let Ok(lines) = process::map(pid) {
+            let mappings: Vec<_> = lines.iter().filter_map(|line| line.mapping()).collect();
+            sink.mappings(self.elapsed(), pid, &mappings);
+        }
+    }
+
     /// Takes all probes off. The ring keeps what is in it.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
     pub fn detach(&mut self) -> Result<()> {
         for links in self.links.drain(..) {
             Programs::detach(&mut self.loaded, links).context("detaching probes")?;
@@ -131,27 +189,11 @@ impl EbpfCapture {
         Ok(())
     }
 
-    /// Waits for a wake-up, but no longer than `timeout`, then hands on everything that is in the ring. Returns the
-    /// number of events.
-    pub fn poll(&mut self, sink: &mut dyn Sink, timeout: Duration) -> Result<usize> {
+    fn wait(&self, timeout: Duration) {
         let mut ready = libc::pollfd { fd: self.ring.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: one valid structure.
+        // SAFETY: one valid structure. An early return only means an early look.
         unsafe { libc::poll(&raw mut ready, 1, timeout) };
-        let mut total = 0;
-        // What arrives meanwhile belongs to the next call: a fast target must not keep us here.
-        loop {
-            self.fill_batch();
-            if self.batch.is_empty() {
-                break;
-            }
-            total += self.batch.len();
-            self.hand_on(sink);
-            if total > 1 << 20 {
-                break;
-            }
-        }
-        Ok(total)
     }
 
     fn fill_batch(&mut self) {
@@ -169,8 +211,8 @@ impl EbpfCapture {
 
     /// Gives the batch to the sink, with what `/proc` says about processes that have just changed before and behind.
     fn hand_on(&mut self, sink: &mut dyn Sink) {
-        for event in &self.batch {
-            match event.op {
+        for event in &mut self.batch {
+            match &mut event.op {
                 Op::Exec => {
                     if let Ok(process) = ProcessInfo::read(event.pid, event.time) {
                         sink.process(&process);
@@ -178,27 +220,49 @@ impl EbpfCapture {
                     self.remapped.insert(event.pid);
                 }
                 Op::Fork { child, .. } => {
-                    if let Ok(process) = ProcessInfo::read(child, event.time) {
+                    if let Ok(process) = ProcessInfo::read(*child, event.time) {
                         sink.process(&process);
                     }
-                    self.remapped.insert(child);
+                    self.remapped.insert(*child);
                 }
-                Op::Mmap { protection, fd, .. } if protection & PROT_EXEC != 0 && fd >= 0 => {
+                Op::Mmap { protection, fd, .. } if *protection & PROT_EXEC != 0 && *fd >= 0 => {
                     self.remapped.insert(event.pid);
+                }
+                Op::Exit { status } => {
+                    *status = self.statuses.remove(&event.pid).or(*status);
+                    self.remapped.remove(&event.pid);
                 }
                 _ => {}
             }
         }
         sink.events(&self.batch);
         for pid in std::mem::take(&mut self.remapped) {
-            if let Ok(mappings) = maps::read(pid) {
-                sink.mappings(self.now(), pid, &mappings);
-            }
+            self.tell_mappings(pid, sink);
+            // A process that is gone by now has nothing left to probe.
+            let _ = self.attach_process(pid);
         }
     }
+}
 
-    /// Hands on the rest, and a gap for each process whose last records were lost. Call it after [`Self::detach`].
-    pub fn finish(&mut self, sink: &mut dyn Sink) -> Result<()> {
+impl Capture for EbpfCapture {
+    fn poll(&mut self, sink: &mut dyn Sink, timeout: Duration) -> Result<u64> {
+        self.wait(timeout);
+        let mut total = 0;
+        // What arrives meanwhile belongs to the next call: a fast target must not keep us here.
+        while total < AT_ONCE {
+            self.fill_batch();
+            if self.batch.is_empty() {
+                break;
+            }
+            total += self.batch.len() as u64;
+            self.hand_on(sink);
+        }
+        Ok(total)
+    }
+
+    /// Also tells a gap for each process whose last records were lost.
+    fn stop(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        let detached = self.detach();
         while self.poll(sink, Duration::ZERO)? > 0 {}
         let time = self.now();
         let gaps: Vec<Event> = self
@@ -211,11 +275,10 @@ impl EbpfCapture {
         if !gaps.is_empty() {
             sink.events(&gaps);
         }
-        Ok(())
+        detached
     }
 
-    /// What was counted so far, all CPUs together.
-    pub fn counters(&self) -> Counters {
+    fn counters(&self) -> Vec<(Option<u32>, Counters)> {
         let mut counters = [0; COUNTERS];
         for (index, counter) in counters.iter_mut().enumerate() {
             if let Ok(values) = self.counts.get(&(index as u32), 0) {
@@ -223,6 +286,14 @@ impl EbpfCapture {
             }
         }
         counters[Counter::Dropped as usize] += self.undecodable;
-        counters
+        vec![(None, counters)]
+    }
+
+    fn now(&self) -> u64 {
+        self.elapsed()
+    }
+
+    fn exited(&mut self, pid: u32, status: i32) {
+        self.statuses.insert(pid, status);
     }
 }
