@@ -1,0 +1,1 @@
+//! Golden cases and the comparison with a naive oracle.
