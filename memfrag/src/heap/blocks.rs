@@ -51,8 +51,7 @@ struct Slot {
 const _: () = assert!(size_of::<Slot>() == 24);
 
 impl Slot {
-    const EMPTY: Self =
-        Self { time: 0, size_low: 0, size_high: 0, offset: 0, origin: OriginId::NONE, thread: 0 };
+    const EMPTY: Self = Self { time: 0, size_low: 0, size_high: 0, offset: 0, origin: OriginId::NONE, thread: 0 };
 
     fn new(block: &Block) -> Self {
         let size = block.size.min(MAX_SIZE);
@@ -353,7 +352,8 @@ mod tests {
     #[test]
     fn holds_the_widest_values() {
         let mut blocks = Blocks::default();
-        let widest = Block { addr: u64::MAX, size: MAX_SIZE, time: u64::MAX, thread: u32::MAX, origin: OriginId::new(0) };
+        let widest =
+            Block { addr: u64::MAX, size: MAX_SIZE, time: u64::MAX, thread: u32::MAX, origin: OriginId::new(0) };
         assert_eq!(blocks.insert(&widest), None);
         assert_eq!(blocks.get(u64::MAX), Some(widest));
         assert_eq!(blocks.range(0, u64::MAX), []);

@@ -235,7 +235,6 @@ impl Heaps {
         process.forked = true;
         process.parent = Some(parent);
         process.heap = heap;
-        self.last = parent;
     }
 
     fn exec(&mut self, at: usize, tid: u32, time: u64) {

@@ -1,1 +1,5 @@
-//! Golden cases and the comparison with a naive oracle.
+//! Golden cases for each rule, and the comparison with a naive oracle.
+
+mod language;
+mod oracle;
+mod rules;
