@@ -74,7 +74,7 @@ fn build_and_commit() -> Result<()> {
 }
 
 fn compile(log: bool) -> Result<PathBuf> {
-    let root = crate::root();
+    let root = crate::shell::root();
     let rustc = bpf_rustc()?;
     let sysroot = text_of(Command::new(&rustc).args(["--print", "sysroot"]))?;
     let home = std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")))?;
@@ -131,7 +131,7 @@ fn text_of(command: &mut Command) -> Result<String> {
 
 /// A digest of everything in the object that is ours: the sources, the lock file and the flags.
 fn digest_of_sources() -> Result<String> {
-    let root = crate::root();
+    let root = crate::shell::root();
     let mut files = vec![
         root.join("memfrag-ebpf/Cargo.toml"),
         root.join("memfrag-ebpf/Cargo.lock"),
@@ -164,11 +164,11 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 }
 
 fn object_path() -> PathBuf {
-    crate::root().join("memfrag-ebpf/object/memfrag.o")
+    crate::shell::root().join("memfrag-ebpf/object/memfrag.o")
 }
 
 fn digest_path() -> PathBuf {
-    crate::root().join("memfrag-ebpf/object/memfrag.digest")
+    crate::shell::root().join("memfrag-ebpf/object/memfrag.digest")
 }
 
 fn hex(bytes: &[u8]) -> String {

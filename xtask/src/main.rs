@@ -1,17 +1,46 @@
-//! The developer's verbs.
+//! The developer's verbs, one file each: `cargo xtask VERB`.
 
+mod dist;
 mod ebpf;
+mod lint;
+mod setup;
+mod shell;
+mod test;
 
-use std::path::PathBuf;
+use std::process::ExitCode;
 
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the project").to_owned()
-}
+/// A verb: its name, what it does, and the function that does it with the words that follow it.
+type Verb = (&'static str, &'static str, fn(&[String]) -> anyhow::Result<()>);
 
-fn main() -> anyhow::Result<()> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    match args.split_first() {
-        Some((verb, rest)) if verb == "ebpf" => ebpf::run(rest),
-        _ => anyhow::bail!("usage: cargo xtask ebpf"),
+const VERBS: &[Verb] = &[
+    ("setup", "install what building and testing need, as far as it is missing", setup::run),
+    ("lint", "formatting, clippy, documentation, and whether the built BPF object is current", lint::run),
+    ("test", "everything that CI runs; with --long also the soaks and fault storms", test::run),
+    ("ebpf", "build the BPF object; with --check only tell whether it is current", ebpf::run),
+    ("dist", "the binary to hand out, in target/dist, tried from an empty directory", dist::run),
+];
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    let name = words.next().unwrap_or_default();
+    let rest: Vec<String> = words.collect();
+    let Some((_, _, verb)) = VERBS.iter().find(|verb| verb.0 == name) else {
+        if !name.is_empty() && name != "help" && name != "--help" {
+            eprintln!("xtask: there is no verb {name:?}\n");
+        }
+        eprintln!("usage: cargo xtask VERB\n");
+        for (name, what, _) in VERBS {
+            eprintln!("  {name:<8}{what}");
+        }
+        return if name == "help" || name == "--help" { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    };
+    match verb(&rest) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if !error.is::<shell::Told>() {
+                eprintln!("xtask {name}: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
     }
 }

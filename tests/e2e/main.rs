@@ -1,0 +1,11 @@
+//! End-to-end tests: what memfrag must do to real programs and tell about them, one module for each topic.
+//!
+//! They are run one at a time (`--test-threads=1`): probes sit on libraries that all processes share, and what is
+//! timed here is disturbed by company.
+
+mod agreement;
+mod attach;
+mod bad_input;
+mod crash;
+mod endings;
+mod real_programs;
