@@ -2,6 +2,7 @@
 
 pub mod ebpf;
 pub mod launch;
+pub mod preload;
 
 use crate::target::{Mapping, MemorySample, ProcessInfo};
 use anyhow::Result;

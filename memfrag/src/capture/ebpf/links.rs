@@ -157,7 +157,7 @@ fn kernel_has_multi() -> bool {
 }
 
 /// The running kernel's major and minor version.
-pub(super) fn kernel_release() -> Option<(u32, u32)> {
+pub fn kernel_release() -> Option<(u32, u32)> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))

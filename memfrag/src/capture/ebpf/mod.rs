@@ -5,19 +5,27 @@
 //! | `object` | the BPF object: loaded, and its programs on processes and mappings attached |
 //! | `links` | the probes of one allocator library, attached and detached together |
 //! | `multi` | many probes in one link, by plain system calls |
+//! | `capabilities` | whether this process may do all that |
+//! | `calibrate` | what a probe costs on this machine |
 //! | `discover` | which files to probe for a process, a command or the machine |
 //! | `tracefs` | where the kernel describes its tracepoints |
 
+mod calibrate;
+mod capabilities;
 mod discover;
 mod links;
 mod multi;
 mod object;
 mod tracefs;
 
+pub use calibrate::{Cost, calibrate};
+pub use capabilities::{has_capabilities, missing_capabilities};
 pub use discover::{Placing, known_allocators};
+pub use links::kernel_release;
 pub use links::{Body, Point, Role};
 
 use super::{Capture, Counters, Sink};
+use crate::target::maps::MapLine;
 use crate::target::{ProcessInfo, process};
 use anyhow::{Context, Result};
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
@@ -173,7 +181,7 @@ impl EbpfCapture {
 
     fn tell_mappings(&mut self, pid: u32, sink: &mut dyn Sink) {
         if let Ok(lines) = process::map(pid) {
-            let mappings: Vec<_> = lines.iter().filter_map(|line| line.mapping()).collect();
+            let mappings: Vec<_> = lines.iter().filter(|line| line.is_file()).map(MapLine::mapping).collect();
             sink.mappings(self.elapsed(), pid, &mappings);
         }
     }
