@@ -67,20 +67,44 @@ fn table(plan: &ProbePlan) {
     println!();
 }
 
-/// One line a function: `symbol address code`, under a line that says where the file is from.
+/// Functions up to this size are printed whole, longer ones cut: what is behind cannot matter for the entry's first
+/// bytes, unless it branches back to them.
+const WHOLE: usize = 1280;
+const CUT: usize = 256;
+
+/// One line a function, `symbol address offset instruction null|- code`, under one that says where the file is from.
 fn fixture(path: &Path, origin: &str) -> anyhow::Result<()> {
+    let plan = plan(path)?;
     let file = MappedFile::open(path)?;
     let image = Image::parse(&file)?;
-    println!("file {origin}, build-id {}", hex(&image.build_id));
-    let mut addresses: Vec<u64> = Vec::new();
-    for symbol in &image.allocator_symbols {
-        if addresses.contains(&symbol.address) {
-            continue;
-        }
-        addresses.push(symbol.address);
+    println!("file {origin}, build-id {}", hex(&plan.build_id));
+    for point in &plan.points {
+        let symbol = image.allocator_symbols.iter().find(|symbol| TABLE[symbol.rank].symbol == point.names[0]);
+        let Some(symbol) = symbol.filter(|symbol| !TABLE[symbol.rank].is_operator()) else { continue };
         let code = image.code(symbol.address..symbol.address + symbol.size);
-        println!("{} {:#x} {}", TABLE[symbol.rank].symbol, symbol.address, hex(code));
+        let placement = &point.placement;
+        println!(
+            "{} {:#x} +{:#x} {} {} {}",
+            point.names[0],
+            symbol.address,
+            placement.offset,
+            hex(&placement.instruction),
+            if placement.skips_null { "null" } else { "-" },
+            hex(if code.len() <= WHOLE { code } else { cut(code) }),
+        );
     }
     println!();
     Ok(())
+}
+
+/// The first instructions.
+fn cut(code: &[u8]) -> &[u8] {
+    let mut end = 0;
+    for instruction in iced_x86::Decoder::with_ip(64, code, 0, iced_x86::DecoderOptions::NONE) {
+        if end + instruction.len() > CUT {
+            break;
+        }
+        end += instruction.len();
+    }
+    &code[..end]
 }

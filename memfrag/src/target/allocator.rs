@@ -361,7 +361,7 @@ mod tests {
     fn versions_are_read_from_texts() {
         let text = b"\0GNU C Library (Debian GLIBC 2.36-9+deb12u14) stable release version 2.36.\nCopyright";
         assert_eq!(find(text, b" release version ", version_behind).as_deref(), Some("2.36"));
-        let text = b"x\0a-g5\0005.3.0-0-g54eaed1d8b56b1aa528be3bdd1877e59c56fa90c\0";
+        let text = b"x\0a-g5\x005.3.0-0-g54eaed1d8b56b1aa528be3bdd1877e59c56fa90c\0";
         assert_eq!(find(text, b"-g", jemalloc_version).as_deref(), Some("5.3.0"));
         assert_eq!(find(b"\x001.2\x001.2.5x\x001.2.5\0", b"\0", musl_version).as_deref(), Some("1.2.5"));
         assert_eq!(find(b"", b"-g", jemalloc_version), None);
