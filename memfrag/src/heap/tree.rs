@@ -52,6 +52,11 @@ impl Heaps {
         self.by_pid.get(&pid).map(|&at| &self.processes[at as usize])
     }
 
+    /// The index of the latest process under this id.
+    pub fn index_of(&self, pid: u32) -> Option<usize> {
+        self.by_pid.get(&pid).map(|&at| at as usize)
+    }
+
     /// The anomalies of all heaps together.
     pub fn anomalies(&self) -> Anomalies {
         let mut sum = Anomalies::default();
