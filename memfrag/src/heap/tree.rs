@@ -98,6 +98,13 @@ impl Heaps {
         }
     }
 
+    /// Lets time pass without an event, for the timelines of the processes that still run.
+    pub fn pass(&mut self, time: u64) {
+        for process in self.processes.iter().filter(|process| process.ended.is_none()) {
+            self.heaps[process.heap].advance(time);
+        }
+    }
+
     /// Takes the next event into account.
     pub fn apply(&mut self, event: &Event) {
         let &Event { time, pid, tid, op } = event;

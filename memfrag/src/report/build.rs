@@ -126,7 +126,9 @@ impl ReportBuilder {
     }
 
     /// The report.
-    pub fn finish(self, meta: RecordingMeta) -> Report {
+    pub fn finish(mut self, meta: RecordingMeta) -> Report {
+        let duration_ns = meta.duration_ns.max(self.last_time);
+        self.heaps.pass(self.until.map_or(duration_ns, |until| until.min(duration_ns)));
         let mut processes: Vec<Process> = (0..self.heaps.processes().len()).map(|at| self.describe(at)).collect();
         processes.sort_by_key(|process| std::cmp::Reverse(process.peak.requested_bytes));
         let anomalies = self.heaps.anomalies();
@@ -143,7 +145,7 @@ impl ReportBuilder {
             version: 1,
             recording: Recording {
                 file: meta.file,
-                duration_ns: meta.duration_ns.max(self.last_time),
+                duration_ns,
                 backend: meta.backend,
                 complete: meta.complete,
                 at_ns: self.until,
@@ -190,19 +192,23 @@ impl ReportBuilder {
     fn describe(&self, at: usize) -> Process {
         let process = &self.heaps.processes()[at];
         let heap = self.heaps.heap(process);
-        let info = process.info();
+        // A forked process that was not looked at runs its parent's program.
+        let info = process.info().or_else(|| {
+            let parent = process.parent().filter(|_| process.execs() == 0)?;
+            self.heaps.processes()[parent].info()
+        });
         let parent = process.parent().map(|parent| self.heaps.processes()[parent].pid());
         let shares = self.heaps.shares_heap(process);
         let about = Process {
             pid: process.pid(),
-            ppid: parent.or(info.map(|info| info.ppid)).unwrap_or(0),
+            ppid: parent.or(process.info().map(|info| info.ppid)).unwrap_or(0),
             comm: info.map(|info| info.comm.clone()).unwrap_or_default(),
             exe: info.map(|info| info.exe.display().to_string()).unwrap_or_default(),
             cmdline: info.map(|info| info.cmdline.clone()).unwrap_or_default(),
             started_ns: process.started(),
             exit: process.ended().map(|at| Exit::new(at, process.status())),
             execs: process.execs(),
-            threads: process.threads().len() as u64,
+            threads: process.threads().len().max(1) as u64,
             events: process.events(),
             shares_heap_of: parent.filter(|_| shares),
             counters: self.counters.get(&Some(process.pid())).map(named).unwrap_or_default(),
@@ -307,3 +313,6 @@ fn timeline(heap: &Heap) -> Timeline {
         rss_bytes: groups.iter().map(|group| group.iter().rev().find_map(|point| point.rss)).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -62,10 +62,7 @@ mod tests {
         let resident = [None, Some(24), Some(48), None, Some(40), Some(36)];
         let (rows, top) = draw(&live, &resident, 6);
         assert_eq!(top, 48);
-        let drawn =
-            ["  █░", "  █░░", "  █░░░", " ██░░░", " ███░░".replace("███░░", "███▄░").as_str(), ""].map(str::to_owned);
-        assert_eq!(rows.len(), drawn.len());
-        assert_eq!(rows.join("\n"), "  █░\n  █░░\n  █░░░\n ███░░\n ███▄░\n ████▁".replace("███▄░", "███░░"));
+        assert_eq!(rows, ["  █░", "  █░░░", "  █░░░", " ███░░", " ███▄░", " ████▁"].map(str::to_owned));
     }
 
     #[test]

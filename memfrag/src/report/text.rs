@@ -83,9 +83,9 @@ impl Page {
 
     /// A named line, its text wrapped and hanging under its beginning.
     fn field(&mut self, name: &str, tone: Option<Tone>, text: &str) {
-        const INDENT: usize = 12;
+        const INDENT: usize = 13;
         for (number, part) in wrap(text, self.style.width() - INDENT).iter().enumerate() {
-            let name = self.style.paint(Tone::Quiet, &format!("{:<10}", if number == 0 { name } else { "" }));
+            let name = self.style.paint(Tone::Quiet, &format!("{:<11}", if number == 0 { name } else { "" }));
             let part = tone.map_or_else(|| part.clone(), |tone| self.style.paint(tone, part));
             self.line(&format!("  {name}{part}"));
         }
@@ -93,7 +93,7 @@ impl Page {
 
     fn headline(&mut self, report: &Report) {
         let (recording, events) = (&report.recording, &report.events);
-        let title = if recording.file.is_empty() { "memfrag".to_owned() } else { recording.file.clone() };
+        let title = if recording.file.is_empty() { "memfrag".to_owned() } else { clean(&recording.file) };
         let painted = self.style.paint(Tone::Heading, &title);
         self.line(&painted);
         let by = match recording.backend.as_str() {
@@ -150,7 +150,7 @@ impl Page {
         let rule = self.style.paint(Tone::Quiet, &"─".repeat(self.style.width()));
         self.line("");
         self.line(&rule);
-        let name = self.style.paint(Tone::Heading, name(process));
+        let name = self.style.paint(Tone::Heading, &clean(name(process)));
         let mut facts = vec![format!("pid {}", process.pid)];
         facts.push(plural(process.threads, "thread", "threads"));
         if let Some(allocator) = &process.allocator {
@@ -208,13 +208,14 @@ impl Page {
 
     fn chart(&mut self, process: &Process, report: &Report) {
         let timeline = &process.timeline;
-        if timeline.live_bytes.len() < 2 || process.peak.requested_bytes == 0 {
+        let has_rss = timeline.rss_bytes.iter().any(Option::is_some);
+        let is_flat = timeline.max_live_bytes.windows(2).all(|pair| pair[0] == pair[1]);
+        if process.peak.requested_bytes == 0 || timeline.live_bytes.len() < 2 || (is_flat && !has_rss) {
             return;
         }
         const LABEL: usize = 14;
         let width = self.style.width() - LABEL - 1;
         let (rows, top) = chart::draw(&timeline.max_live_bytes, &timeline.rss_bytes, width);
-        let has_rss = timeline.rss_bytes.iter().any(Option::is_some);
         self.heading(if has_rss {
             "Memory over time   █ live   ░ resident"
         } else {
@@ -293,7 +294,7 @@ impl Page {
         }
         for (name, meaning) in meanings {
             if let Some(&number) = process.anomalies.get(name) {
-                warnings.push(format!("{} {meaning}", count(number)));
+                warnings.push(format!("{meaning}: {}", count(number)));
             }
         }
         if warnings.is_empty() {
@@ -317,20 +318,25 @@ impl Page {
         self.line("");
         self.line(&rule);
         let head =
-            format!("{:>9}  {:<18}{:>12}{:>12}{:>14}  {}", "pid", "other processes", "peak", "live", "calls", "");
+            format!("{:>9}  {:<18}{:>11}{:>11}{:>14}  {}", "pid", "others", "peak", "at end", "calls", "outcome");
         let head = self.style.paint(Tone::Quiet, &head);
         self.line(&head);
         for process in processes.iter().take(LISTED) {
             let calls: u64 = process.functions.iter().map(|function| function.calls).sum();
-            let mark = if process.anomalies.is_empty() { "" } else { "!" };
+            let outcome = match process.exit.map(|exit| (exit.code, exit.signal)) {
+                None => "runs".to_owned(),
+                Some((_, Some(signal))) => format!("signal {signal}"),
+                Some((Some(code), None)) => format!("exit {code}"),
+                Some((None, None)) => "ended".to_owned(),
+            };
+            let mark = if process.anomalies.is_empty() { "" } else { " !" };
             self.line(&format!(
-                "{:>9}  {:<18}{:>12}{:>12}{:>14}  {}",
+                "{:>9}  {:<18}{:>11}{:>11}{:>14}  {outcome}{mark}",
                 process.pid,
                 shorten(name(process), 17),
                 bytes(process.peak.requested_bytes),
                 bytes(process.end.requested_bytes),
                 count(calls),
-                format!("{} {mark}", fate(process)),
             ));
         }
         if let Some(more) = processes.len().checked_sub(LISTED).filter(|&more| more > 0) {
@@ -370,12 +376,16 @@ fn place(site: &Site, room: usize) -> String {
 }
 
 fn shorten(text: &str, room: usize) -> String {
-    // Control characters of a command line or path must not reach the terminal.
-    let clean = |c: char| if c.is_control() { '·' } else { c };
+    let text = clean(text);
     if text.chars().count() <= room {
-        return text.chars().map(clean).collect();
+        return text;
     }
-    text.chars().take(room.saturating_sub(1)).map(clean).chain(['…']).collect()
+    text.chars().take(room.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// Text from outside: what it may hold of control characters must not reach the terminal.
+fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
 }
 
 fn wrap(text: &str, room: usize) -> Vec<String> {

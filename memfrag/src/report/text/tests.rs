@@ -70,7 +70,48 @@ fn check(builder: ReportBuilder, meta: RecordingMeta, expected: &str) {
 fn a_server_that_keeps_its_memory() {
     let mut builder = ReportBuilder::new(None);
     server(&mut builder);
-    check(builder, meta(), "");
+    check(
+        builder,
+        meta(),
+        "\
+server.mfrag
+  Traced     1 process for 3.50 s with eBPF probes
+  Recording  complete, 6.8 KiB (3.7 B an event)
+  Events     1,904 (544/s): 1,000 allocations, 900 frees, 2 reallocations
+  Lost       nothing
+
+────────────────────────────────────────────────────────────────────────────────
+redis-server  pid 4711 · 2 threads · glibc · running at the end
+  redis-server --port 7777
+
+                      blocks         bytes
+  allocated            1,000      58.2 MiB  + 1 reallocation
+  freed                  900      51.6 MiB
+  peak                 1,000      57.2 MiB  at 2.00 s
+  live at end            100       6.7 MiB  RSS 63.0 MiB, 9.45 × live
+
+  Memory over time   █ live   ░ resident
+    63.0 MiB ┤                                 ░▁▂▄▄▂░░░░░░░░░░░░░░░░░░░░░░░░░░
+             │                           ▁▂▃▄▅▇███████▅▄▁░░░░░░░░░░░░░░░░░░░░░░
+             │                    ▁▂▃▄▅▆█████████████████▇▅▃▁░░░░░░░░░░░░░░░░░░
+    31.5 MiB ┤              ▂▃▄▅▆▇███████████████████████████▇▅▂▁░░░░░░░░░░░░░░
+             │       ▁▃▄▅▆▇██████████████████████████████████████▆▄▂░░░░░░░░░░░
+             │▁▂▄▄▆▇█████████████████████████████████████████████████▆▄▅▅▅▅▅▅▅▅
+         0 B └─────────────────────────────────────────────────────────────────
+              0 s                                                        3.50 s
+
+  Functions
+                                 calls    failed         bytes
+  malloc                         1,000         –      57.2 MiB
+  realloc                            2         1       1.0 MiB
+  free                             900         –      51.5 MiB
+
+  Call sites by what they hold at the end
+        live   share       blocks      allocated  call site
+     5.7 MiB  85.0 %           99            100  redis-server+0x1234
+     1.0 MiB  15.0 %            1              1  libc.so.6+0x42
+",
+    );
 }
 
 #[test]
@@ -95,10 +136,154 @@ fn a_damaged_recording_of_many_processes() {
         Event { time: 8 * MS, pid: 107, tid: 107, op: Op::Fork { child: 200, flags: 0x4111 } },
         Event { time: 8 * MS, pid: 107, tid: 107, op: Op::Fork { child: 201, flags: 17 } },
     ]);
-    check(builder, RecordingMeta { complete: false, backend: "preload".to_owned(), ..meta() }, "");
+    check(
+        builder,
+        RecordingMeta { complete: false, backend: "preload".to_owned(), ..meta() },
+        "\
+server.mfrag
+  Traced     10 processes for 3.50 s with the preload library
+  Recording  cut short: it ends without its last part; 6.8 KiB could be read
+  Events     23 (7/s): 8 allocations, 8 frees, 0 reallocations
+  Lost       57 events (71.25 %): from the first gap on, blocks whose free was
+             lost count as live, and blocks whose allocation was lost are
+             missing
+
+────────────────────────────────────────────────────────────────────────────────
+worker-107-with-a-long-name  pid 107 · 1 thread · running at the end
+
+                      blocks         bytes
+  allocated                1         107 B
+  freed                    1           0 B
+  peak                     1         107 B  at 1.0 ms
+  live at end              1         107 B
+
+  Functions
+                                 calls    failed         bytes
+  malloc                             1         –         107 B
+  free                               1         –           0 B
+
+  Call sites by what they hold at the end
+        live   share       blocks      allocated  call site
+       107 B 100.0 %            1              1  0x1
+
+  Worth knowing
+  ! freed blocks that were allocated before the trace began, or whose allocation
+    was lost: 1
+
+────────────────────────────────────────────────────────────────────────────────
+worker-107-with-a-long-name  pid 201 · 1 thread · running at the end
+
+                      blocks         bytes
+  inherited                1         107 B  from its parent at the fork
+  allocated                0           0 B
+  freed                    0           0 B
+  peak                     1         107 B  at 8.0 ms
+  live at end              1         107 B
+
+  Call sites by what they hold at the end
+        live   share       blocks      allocated  call site
+       107 B 100.0 %            1              0  0x1
+
+────────────────────────────────────────────────────────────────────────────────
+worker-106-with-a-long-name  pid 106 · 1 thread · running at the end
+
+                      blocks         bytes
+  allocated                1         106 B
+  freed                    1           0 B
+  peak                     1         106 B  at 1.0 ms
+  live at end              1         106 B
+
+  Functions
+                                 calls    failed         bytes
+  malloc                             1         –         106 B
+  free                               1         –           0 B
+
+  Call sites by what they hold at the end
+        live   share       blocks      allocated  call site
+       106 B 100.0 %            1              1  0x1
+
+  Worth knowing
+  ! freed blocks that were allocated before the trace began, or whose allocation
+    was lost: 1
+
+────────────────────────────────────────────────────────────────────────────────
+worker-105-with-a-long-name  pid 105 · 1 thread · running at the end
+
+                      blocks         bytes
+  allocated                1         105 B
+  freed                    1           0 B
+  peak                     1         105 B  at 1.0 ms
+  live at end              1         105 B
+
+  Functions
+                                 calls    failed         bytes
+  malloc                             1         –         105 B
+  free                               1         –           0 B
+
+  Call sites by what they hold at the end
+        live   share       blocks      allocated  call site
+       105 B 100.0 %            1              1  0x1
+
+  Worth knowing
+  ! freed blocks that were allocated before the trace began, or whose allocation
+    was lost: 1
+
+────────────────────────────────────────────────────────────────────────────────
+      pid  others                   peak     at end         calls  outcome
+      104  worker-104-with-…       104 B      104 B             2  runs !
+      103  worker-103-with-…       103 B      103 B             2  ended !
+      102  worker-102-with-…       102 B      102 B             2  exit 1 !
+      101  worker-101-with-…       101 B      101 B             2  signal 9 !
+      100  worker-100-with-…       100 B      100 B             2  exit 0 !
+      200  worker-107-with-…         0 B        0 B             0  runs
+",
+    );
 }
 
 #[test]
 fn nothing_at_all() {
-    check(ReportBuilder::new(None), RecordingMeta::default(), "");
+    check(
+        ReportBuilder::new(None),
+        RecordingMeta::default(),
+        "\
+memfrag
+  Traced     0 processes for 0 s
+  Events     0: 0 allocations, 0 frees, 0 reallocations
+  Lost       nothing
+",
+    );
+}
+
+#[test]
+fn colours_change_nothing_but_colours() {
+    let report = |builder: &mut ReportBuilder| server(builder);
+    let page = |color| {
+        let mut builder = ReportBuilder::new(None);
+        report(&mut builder);
+        render(&builder.finish(meta()), Style { color, width: 80 })
+    };
+    let mut plain = String::new();
+    let mut rest = page(true);
+    while let Some(start) = rest.find("\x1b[") {
+        plain.push_str(&rest[..start]);
+        let end = start + rest[start..].find('m').expect("the end of an escape");
+        rest = rest[end + 1..].to_owned();
+    }
+    plain.push_str(&rest);
+    assert_eq!(plain, page(false));
+}
+
+#[test]
+fn names_cannot_write_to_the_terminal() {
+    let mut builder = ReportBuilder::new(None);
+    let info = ProcessInfo {
+        pid: 1,
+        comm: "\x1b[2J\n".to_owned(),
+        cmdline: vec!["\x07\r".to_owned()],
+        ..ProcessInfo::default()
+    };
+    builder.process(&info);
+    let file = "\x1b]0;x".to_owned();
+    let page = render(&builder.finish(RecordingMeta { file, ..meta() }), Style { color: false, width: 80 });
+    assert!(!page.contains(|c: char| c.is_control() && c != '\n'), "{page:?}");
 }
