@@ -1,5 +1,7 @@
 //! How events get here: a backend hands on what the target did, in causal order, with what was lost.
 
+pub mod preload;
+
 use crate::target::{Mapping, MemorySample, ProcessInfo};
 use memfrag_common::Event;
 use memfrag_common::loss::COUNTERS;
