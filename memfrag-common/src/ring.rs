@@ -41,9 +41,15 @@ use crate::record::Record;
 use core::cell::Cell;
 use core::ptr;
 #[cfg(not(loom))]
-use core::sync::atomic::{AtomicU64, Ordering::{Acquire, Relaxed, Release}};
+use core::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 #[cfg(loom)]
-use loom::sync::atomic::{AtomicU64, Ordering::{Acquire, Relaxed, Release}};
+use loom::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 /// Words of a record.
 pub const WORDS: usize = Record::SIZE / 8;

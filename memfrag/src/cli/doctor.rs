@@ -104,7 +104,9 @@ fn kernel() -> Finding {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let release = release.trim();
     match ebpf::kernel_release() {
-        Some(version) if version >= (6, 10) => good("kernel", format!("{release}: all probes of a library in one link")),
+        Some(version) if version >= (6, 10) => {
+            good("kernel", format!("{release}: all probes of a library in one link"))
+        }
         Some(version) if version >= (5, 15) => {
             good("kernel", format!("{release}: one link a probe, so taking them off takes some seconds"))
         }
@@ -122,7 +124,8 @@ fn rights() -> Finding {
 }
 
 fn tracefs() -> Finding {
-    if ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"].iter().any(|path| fs::metadata(path).is_ok()) {
+    if ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"].iter().any(|path| fs::metadata(path).is_ok())
+    {
         good("tracefs", "mounted")
     } else {
         bad("tracefs", "not mounted, or not for this user", "sudo mount -t tracefs tracefs /sys/kernel/tracing")
@@ -138,14 +141,20 @@ fn programs() -> Vec<Finding> {
             };
             vec![good("BPF programs", "load and attach"), memory]
         }
-        Err(error) => vec![bad("BPF programs", format!("{error:#}"), "the message above tells what the kernel refused")],
+        Err(error) => {
+            vec![bad("BPF programs", format!("{error:#}"), "the message above tells what the kernel refused")]
+        }
     }
 }
 
 fn shared_memory() -> Finding {
     match tempfile_in("/dev/shm") {
         Ok(()) => good("shared memory", "/dev/shm can be used: --backend preload works"),
-        Err(error) => bad("shared memory", format!("/dev/shm: {error}"), "preload uses XDG_RUNTIME_DIR or the temporary folder instead"),
+        Err(error) => bad(
+            "shared memory",
+            format!("/dev/shm: {error}"),
+            "preload uses XDG_RUNTIME_DIR or the temporary folder instead",
+        ),
     }
 }
 

@@ -7,8 +7,9 @@ use memfrag::target::{Mapping, MemorySample, ProcessInfo};
 use memfrag_common::{Event, Op};
 use std::collections::BTreeSet;
 
-/// Time between two readings of a process's memory. With many processes each has its turn less often.
-const SAMPLE_NS: u64 = 100_000_000;
+/// Time between two readings of a process's memory: a twentieth of what has passed, so that short programs are seen
+/// too, between these bounds. With many processes each has its turn less often.
+const SAMPLE_NS: std::ops::RangeInclusive<u64> = 5_000_000..=100_000_000;
 /// Processes whose memory is read each time.
 const SAMPLED_AT_ONCE: usize = 32;
 
@@ -48,6 +49,10 @@ impl Sink for Tally {
                 Op::ReallocBegin { old, .. } => self.releases += u64::from(old != 0),
                 Op::ReallocEnd { addr, .. } => self.allocations += u64::from(addr != 0),
                 Op::Gap { lost } => self.lost += lost,
+                Op::Fork { child, .. } => {
+                    self.processes.insert(child);
+                    self.running.insert(child);
+                }
                 Op::Exit { .. } => {
                     self.running.remove(&event.pid);
                 }
@@ -98,7 +103,7 @@ impl Tally {
     pub(super) fn tick(&mut self, now: u64) {
         self.now = now;
         if now >= self.next_sample {
-            self.next_sample = now + SAMPLE_NS;
+            self.next_sample = now + (now / 20).clamp(*SAMPLE_NS.start(), *SAMPLE_NS.end());
             self.sample(now);
         }
         if let Some(writer) = &mut self.writer {

@@ -45,6 +45,7 @@ pub(super) fn run(args: &TraceArgs) -> Result<u8> {
         }
     };
     notes.iter().for_each(|note| say(note));
+    capture.begin();
     let mut child = match held {
         Some(held) => Some(backend::release(held, args).inspect_err(|_| {
             if let Some(path) = &output {
@@ -89,8 +90,8 @@ pub(super) fn run(args: &TraceArgs) -> Result<u8> {
         }
     }
     progress.finish();
-    let stopped = capture.stop(&mut tally);
     let end = capture.now();
+    let stopped = capture.stop(&mut tally);
     let counters = capture.counters();
     tally.counters(&counters);
     drop(capture);
@@ -182,9 +183,12 @@ fn summarize(
     let lost = tally.lost();
     let losses = if lost == 0 { "none lost".to_owned() } else { format!("{lost} LOST") };
     say(&format!(
-        "{} events of {} processes in {seconds:.1} s, {losses}",
+        "{} events of {} in {seconds:.1} s, {losses}",
         super::progress::grouped(tally.events()),
-        tally.processes()
+        match tally.processes() {
+            1 => "one process".to_owned(),
+            processes => format!("{processes} processes"),
+        }
     ));
     let total = |counter: Counter| counters.iter().map(|(_, values)| values[counter as usize]).sum::<u64>();
     for counter in [Counter::Dropped, Counter::ThreadMapFull, Counter::Waited] {

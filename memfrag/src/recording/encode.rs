@@ -395,13 +395,7 @@ impl Encoder {
                 self.put_earlier(front, number);
                 self.model.reuse(number, size)
             } else {
-                self.put_new(
-                    column::ALLOC_NEW,
-                    addr.wrapping_sub(top),
-                    column::ALLOC,
-                    alloc::NEW,
-                    alloc::WIDE,
-                );
+                self.put_new(column::ALLOC_NEW, addr.wrapping_sub(top), column::ALLOC, alloc::NEW, alloc::WIDE);
                 self.model.fresh(thread, addr, size)
             }
         };

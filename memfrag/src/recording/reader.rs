@@ -1,6 +1,6 @@
 //! Opening a recording, whole or not.
 
-use super::chunk::{EventsSummary, ChunkHeader, HEADER, MAGIC, kind};
+use super::chunk::{ChunkHeader, EventsSummary, HEADER, MAGIC, kind};
 use super::columns::Unpacker;
 use super::error::RecordingError;
 use super::header::{Header, MAX_FIELDS, PREFIX, Prefix, VERSION};
@@ -86,10 +86,7 @@ impl Reader {
             return Err(RecordingError::NotARecording { path: path.to_path_buf(), found: describe(&prefix[..got]) });
         }
         let damaged = |problem| RecordingError::Header { path: path.to_path_buf(), problem };
-        let prefix = (got == PREFIX)
-            .then(|| Prefix::decode(&prefix))
-            .flatten()
-            .ok_or_else(|| damaged("cut short"))?;
+        let prefix = (got == PREFIX).then(|| Prefix::decode(&prefix)).flatten().ok_or_else(|| damaged("cut short"))?;
         if prefix.version > VERSION {
             return Err(RecordingError::NewerVersion {
                 path: path.to_path_buf(),

@@ -15,8 +15,8 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread::JoinHandle;
 
 /// Events wait no longer than this for their chunk to fill up.
@@ -90,16 +90,10 @@ impl Writer {
     /// # Errors
     /// When the file cannot be created, or cannot take the header.
     pub fn create(path: &Path, header: &Header) -> Result<Self, RecordingError> {
-        let error = |action| {
-            move |source| RecordingError::Io { action, path: path.to_path_buf(), source }
-        };
+        let error = |action| move |source| RecordingError::Io { action, path: path.to_path_buf(), source };
         let start = header.encode(path)?;
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(path)
-            .map_err(error("create"))?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(error("create"))?;
         give_to_caller_of_sudo(&file).map_err(error("give to the user behind sudo the file"))?;
         file.append(&start).map_err(error("write the header of"))?;
         Self::with_store(Box::new(file), path, start.len() as u64).map_err(error("start writing"))
@@ -111,9 +105,8 @@ impl Writer {
         let (jobs, to_do) = mpsc::sync_channel(WAITING);
         let (done, empty) = mpsc::channel();
         let output = Output::new(store, path, length, Arc::clone(&shared))?;
-        let worker = std::thread::Builder::new()
-            .name("memfrag-record".into())
-            .spawn(move || output.run(&to_do, &done))?;
+        let worker =
+            std::thread::Builder::new().name("memfrag-record".into()).spawn(move || output.run(&to_do, &done))?;
         Ok(Self {
             encoder: Encoder::new(),
             given: 0,
@@ -201,7 +194,10 @@ impl Writer {
             ..ChunkHeader::default()
         };
         let (bytes, ended) = output.finish(header, &notes);
-        let stopped = self.shared.reason().or_else(|| ended.as_ref().err().map(|error| format!("cannot write its index: {error}")));
+        let stopped = self
+            .shared
+            .reason()
+            .or_else(|| ended.as_ref().err().map(|error| format!("cannot write its index: {error}")));
         Ok(Summary { events: end.events, bytes, not_recorded: end.not_recorded, complete: ended.is_ok(), stopped })
     }
 

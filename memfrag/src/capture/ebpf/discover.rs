@@ -24,8 +24,15 @@ pub enum Placing {
 pub(super) struct Discovery {
     placing: Placing,
     cache: Cache,
-    /// Build-id or, without one, path; and the process to which the probes are limited.
-    probed: HashSet<(Vec<u8>, Option<u32>)>,
+    probed: HashSet<Key>,
+}
+
+/// What names a probed file: its build-id or, without one, its path; and the process to which its probes are limited.
+type Key = (Vec<u8>, Option<u32>);
+
+fn key(build_id: &[u8], path: &Path, pid: Option<u32>) -> Key {
+    let name = if build_id.is_empty() { path.as_os_str().as_encoded_bytes() } else { build_id };
+    (name.to_vec(), pid)
 }
 
 impl Discovery {
@@ -66,7 +73,9 @@ impl EbpfCapture {
         let allocators = allocator::of_process(pid, &mut self.discovery.cache)?;
         let scope = (self.scope == Scope::Link).then_some(pid);
         for allocator in &allocators {
-            self.attach_file(&allocator.open, scope)?;
+            if !self.discovery.probed.contains(&key(&allocator.build_id, &allocator.open, scope)) {
+                self.attach_file(&allocator.open, scope)?;
+            }
         }
         Ok(allocators)
     }
@@ -126,12 +135,7 @@ impl EbpfCapture {
             // A return probe on a Go stack crashes the program when the stack moves.
             return Ok(None);
         }
-        let key = if plan.build_id.is_empty() {
-            path.as_os_str().as_encoded_bytes().to_vec()
-        } else {
-            plan.build_id.clone()
-        };
-        if self.discovery.probed.insert((key, pid)) {
+        if self.discovery.probed.insert(key(&plan.build_id, path, pid)) {
             let points = self.discovery.points(&plan);
             self.attach(&plan.path, &points, pid)?;
         }

@@ -90,7 +90,9 @@ impl Programs {
     /// Attaches to the functions of a file, in one process or in all. Returns go first: so no call is seen to begin
     /// whose end would not be.
     pub(super) fn attach(&self, loaded: &mut Loaded, file: &Path, points: &[Point], pid: Option<u32>) -> Result<Links> {
-        let of = |role: Role| points.iter().filter(move |point| point.role == role).map(|p| (p.offset, p.cookie)).collect::<Vec<_>>();
+        let of = |role: Role| {
+            points.iter().filter(move |point| point.role == role).map(|p| (p.offset, p.cookie)).collect::<Vec<_>>()
+        };
         let (allocating, freeing) = (of(Role::Allocates), of(Role::Frees));
         let parts = [&allocating, &freeing, &allocating];
         let tried = || format!("attaching probes to {}", file.display());

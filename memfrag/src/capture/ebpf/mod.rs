@@ -95,7 +95,10 @@ pub struct EbpfCapture {
 
 impl std::fmt::Debug for EbpfCapture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EbpfCapture").field("links", &self.links.len()).field("started", &self.started).finish_non_exhaustive()
+        f.debug_struct("EbpfCapture")
+            .field("links", &self.links.len())
+            .field("started", &self.started)
+            .finish_non_exhaustive()
     }
 }
 
@@ -166,24 +169,16 @@ impl EbpfCapture {
         Ok(())
     }
 
-    /// Tells the sink what a process is that runs already.
-    pub fn introduce(&mut self, pid: u32, sink: &mut dyn Sink) {
-        let time = self.elapsed();
-        if let Ok(process) = ProcessInfo::read(pid, time) {
+    /// Tells the sink what a process is that runs already; that is known from the beginning of the trace.
+    pub fn introduce(&self, pid: u32, sink: &mut dyn Sink) {
+        if let Ok(process) = ProcessInfo::read(pid, 0) {
             sink.process(&process);
         }
-        self.tell_mappings(pid, sink);
+        tell_mappings(0, pid, sink);
     }
 
     fn elapsed(&self) -> u64 {
         monotonic_now().saturating_sub(self.started)
-    }
-
-    fn tell_mappings(&mut self, pid: u32, sink: &mut dyn Sink) {
-        if let Ok(lines) = process::map(pid) {
-            let mappings: Vec<_> = lines.iter().filter(|line| line.is_file()).map(MapLine::mapping).collect();
-            sink.mappings(self.elapsed(), pid, &mappings);
-        }
     }
 
     /// Takes all probes off. The ring keeps what is in it.
@@ -245,14 +240,25 @@ impl EbpfCapture {
         }
         sink.events(&self.batch);
         for pid in std::mem::take(&mut self.remapped) {
-            self.tell_mappings(pid, sink);
+            tell_mappings(self.elapsed(), pid, sink);
             // A process that is gone by now has nothing left to probe.
             let _ = self.attach_process(pid);
         }
     }
 }
 
+fn tell_mappings(time: u64, pid: u32, sink: &mut dyn Sink) {
+    if let Ok(lines) = process::map(pid) {
+        let mappings: Vec<_> = lines.iter().filter(|line| line.is_file()).map(MapLine::mapping).collect();
+        sink.mappings(time, pid, &mappings);
+    }
+}
+
 impl Capture for EbpfCapture {
+    fn begin(&mut self) {
+        self.started = monotonic_now();
+    }
+
     fn poll(&mut self, sink: &mut dyn Sink, timeout: Duration) -> Result<u64> {
         self.wait(timeout);
         let mut total = 0;

@@ -81,7 +81,12 @@ fn bpf<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<OwnedFd> {
 }
 
 /// Loads the named programs of the object with the given maps (name and descriptor of each).
-pub(super) fn load(object: &[u8], maps: &[(String, RawFd)], globals: &[(&str, u32)], programs: &[(&str, End)]) -> anyhow::Result<Vec<MultiProgram>> {
+pub(super) fn load(
+    object: &[u8],
+    maps: &[(String, RawFd)],
+    globals: &[(&str, u32)],
+    programs: &[(&str, End)],
+) -> anyhow::Result<Vec<MultiProgram>> {
     let mut object = Object::parse(object)?;
     let patches = globals.iter().map(|(name, value)| (*name, (as_bytes(value), true))).collect();
     object.patch_map_data(patches)?;

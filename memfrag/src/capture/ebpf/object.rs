@@ -9,7 +9,8 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 /// The committed object.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../memfrag-ebpf/object/memfrag.o"));
+static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../memfrag-ebpf/object/memfrag.o"));
 
 /// Names another object, such as one that logs every decision.
 const OBJECT_VARIABLE: &str = "MEMFRAG_BPF_OBJECT";
@@ -56,8 +57,7 @@ pub(super) fn load(scope: Scope, ring_bytes: u32) -> Result<Loaded> {
         Some(path) => fs::read(&path).with_context(|| format!("reading the BPF object {}", path.display()))?,
         None => OBJECT.to_vec(),
     };
-    let globals =
-        vec![("SCOPE", scope as u32), ("SELF", std::process::id()), ("GROUP_DEAD_OFFSET", group_dead)];
+    let globals = vec![("SCOPE", scope as u32), ("SELF", std::process::id()), ("GROUP_DEAD_OFFSET", group_dead)];
     let mut loader = EbpfLoader::new();
     for (name, value) in &globals {
         loader.override_global(name, value, true);

@@ -12,8 +12,9 @@ pub(super) fn mounted() -> Result<PathBuf> {
     if let Some(place) = PLACES.iter().map(Path::new).find(|place| place.join("events").is_dir()) {
         return Ok(place.to_owned());
     }
-    mount(c"/sys/kernel/tracing")
-        .context("tracefs is not mounted and could not be; run `mount -t tracefs tracefs /sys/kernel/tracing` as root")?;
+    mount(c"/sys/kernel/tracing").context(
+        "tracefs is not mounted and could not be; run `mount -t tracefs tracefs /sys/kernel/tracing` as root",
+    )?;
     Ok(PathBuf::from(PLACES[0]))
 }
 

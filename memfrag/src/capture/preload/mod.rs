@@ -367,12 +367,8 @@ impl PreloadSession {
     }
 
     fn release_records(&mut self, limit: u64, sink: &mut dyn Sink) {
-        let mut rings: Vec<&mut Ring> = self
-            .images
-            .iter_mut()
-            .flat_map(|image| &mut image.rings)
-            .filter(|ring| ring.tail < ring.head)
-            .collect();
+        let mut rings: Vec<&mut Ring> =
+            self.images.iter_mut().flat_map(|image| &mut image.rings).filter(|ring| ring.tail < ring.head).collect();
         let output = &mut self.output;
         self.merger.release(&mut rings, limit, |words, stamp| output.record(words, stamp, sink));
     }
@@ -476,6 +472,9 @@ impl Drop for PreloadSession {
 }
 
 impl Capture for PreloadSession {
+    /// The session's clock runs since it was made, which is only a moment ago.
+    fn begin(&mut self) {}
+
     fn poll(&mut self, sink: &mut dyn Sink, timeout: Duration) -> anyhow::Result<u64> {
         Ok(Self::poll(self, sink, timeout)?.events)
     }
