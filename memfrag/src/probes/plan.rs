@@ -1,7 +1,7 @@
 //! All probes of one file.
 
 use super::table::{Shape, TABLE};
-use super::x86_64::{self, Placement, Site, Unplaceable};
+use super::x86_64::{self, Branch, Placement, Site, Unplaceable};
 use crate::target::allocator::{self, AllocatorKind};
 use crate::target::elf::{AllocatorSymbol, ElfError, Image};
 use crate::target::file::MappedFile;
@@ -89,7 +89,8 @@ pub struct ProbePoint {
     pub placement: Placement,
     /// A better instruction, if there is one, at which some argument is in another register.
     pub moved: Option<Placement>,
-    /// What the BPF program is told when the probe is at `offset`.
+    /// What the BPF program is told when the probe is at `offset`. A function that lies beside the allocator's code
+    /// counts what is between as part of it.
     pub cookie: Cookie,
 }
 
@@ -131,8 +132,11 @@ pub fn plan_bytes(path: &Path, data: &[u8]) -> Result<ProbePlan, PlanError> {
     let mut image = Image::parse(data).map_err(|source| PlanError::Elf { path: path.to_owned(), source })?;
     if !image.defines_malloc() {
         let path = path.to_owned();
-        let without = image.interpreter.is_none() && image.soname.is_none() && !image.has_symbols;
-        return Err(if without { PlanError::StaticWithoutSymbols { path } } else { PlanError::NoAllocator { path } });
+        return Err(if image.is_static_without_symbols() {
+            PlanError::StaticWithoutSymbols { path }
+        } else {
+            PlanError::NoAllocator { path }
+        });
     }
     image.read_slots();
     let (allocator, version) = allocator::identify(&image, path);
@@ -149,6 +153,14 @@ pub fn plan_bytes(path: &Path, data: &[u8]) -> Result<ProbePlan, PlanError> {
         left_out: Vec::new(),
     };
     let covers = covers(&image, &groups, &window);
+    let entries: Vec<u64> = groups.iter().map(|group| group.symbol.address).collect();
+    let segments = image.segments.iter().filter(|segment| segment.executable);
+    let incoming: Vec<Branch> = segments
+        .flat_map(|segment| {
+            let code = image.code(segment.address..segment.address.saturating_add(segment.size));
+            x86_64::branches_into(segment.address, code, &entries)
+        })
+        .collect();
     for group in &groups {
         let left_out = |reason| LeftOut { names: group.names(), reason };
         if group.symbol.indirect {
@@ -156,7 +168,7 @@ pub fn plan_bytes(path: &Path, data: &[u8]) -> Result<ProbePlan, PlanError> {
         } else if let Some(&to) = covers.get(&group.symbol.address) {
             result.left_out.push(left_out(Reason::HandsOver(to)));
         } else {
-            match point(&image, group, &window) {
+            match point(&image, group, &window, &incoming) {
                 Ok(point) => result.points.push(point),
                 Err(error) => result.left_out.push(left_out(Reason::Unplaceable(error))),
             }
@@ -247,8 +259,13 @@ fn window(image: &Image<'_>, allocator: AllocatorKind, groups: &[Group]) -> Rang
     let addresses = addresses.unwrap_or_else(|| {
         let family = groups.iter().filter(|group| match group.function() {
             Function::Valloc | Function::Pvalloc => allocator == AllocatorKind::Glibc,
-            Function::Malloc | Function::Calloc | Function::Realloc | Function::Free => true,
-            Function::Memalign | Function::AlignedAlloc | Function::PosixMemalign => true,
+            Function::Malloc
+            | Function::Calloc
+            | Function::Realloc
+            | Function::Free
+            | Function::Memalign
+            | Function::AlignedAlloc
+            | Function::PosixMemalign => true,
             _ => false,
         });
         let start = family.clone().map(|group| group.symbol.address).min().unwrap_or(malloc);
@@ -260,21 +277,23 @@ fn window(image: &Image<'_>, allocator: AllocatorKind, groups: &[Group]) -> Rang
     start..start.saturating_add(addresses.end - addresses.start)
 }
 
-fn point(image: &Image<'_>, group: &Group, window: &Range<u64>) -> Result<ProbePoint, Unplaceable> {
+fn point(
+    image: &Image<'_>,
+    group: &Group,
+    window: &Range<u64>,
+    incoming: &[Branch],
+) -> Result<ProbePoint, Unplaceable> {
     let entry = &TABLE[group.symbol.rank];
     let address = group.symbol.address;
-    let (Some(start), Some(segment)) = (image.file_offset(address), image.executable_range(address)) else {
-        return Err(Unplaceable::Empty);
-    };
+    let start = image.file_offset(address).ok_or(Unplaceable::Empty)?;
     let code = image.code(address..address.saturating_add(extent(image, group)));
-    let elsewhere = [(segment.start, image.code(segment))];
     let site = |standard_registers| Site {
         code,
         address,
         arguments: entry.arguments,
         null_is_nothing: entry.shape == Shape::Free,
         standard_registers,
-        elsewhere: &elsewhere,
+        incoming,
     };
     let placement = x86_64::place(&site(true))?;
     let moved = x86_64::place(&site(false))?;
@@ -363,7 +382,12 @@ mod tests {
     ];
 
     fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        use std::fmt::Write as _;
+        let mut text = String::new();
+        for byte in bytes {
+            write!(text, "{byte:02x}").expect("a string takes it");
+        }
+        text
     }
 
     #[test]

@@ -18,7 +18,6 @@ use iced_x86::{
     Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, InstructionInfoOptions, OpAccess,
     OpKind, Register as Iced,
 };
-use std::ops::Range;
 
 /// How the kernel runs the instruction under a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,9 +73,18 @@ pub struct Site<'a> {
     pub null_is_nothing: bool,
     /// Whether the arguments must still be in the registers of the calling convention.
     pub standard_registers: bool,
-    /// Code elsewhere that may branch into the function, by address: the parts that compilers move away (`.cold`),
-    /// or simply the whole segment.
-    pub elsewhere: &'a [(u64, &'a [u8])],
+    /// Branches from elsewhere, such as the parts of the function that compilers move away (`.cold`); see
+    /// [`branches_into`].
+    pub incoming: &'a [Branch],
+}
+
+/// A direct branch or call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Branch {
+    /// The address of the instruction.
+    pub from: u64,
+    /// Where it goes.
+    pub target: u64,
 }
 
 /// How far behind the entry an instruction is looked for, in bytes.
@@ -314,10 +322,9 @@ fn is_null_test(instruction: &Instruction, held: &Held) -> bool {
 fn emulated(bytes: &[u8]) -> bool {
     matches!(
         bytes,
-        [0x50..=0x57] | [0x41, 0x50..=0x57] // push
-            | [0x90] // nop
-            | [0xeb, _] | [0xe9, _, _, _, _] // jmp
-            | [0x70..=0x7f, _] | [0x0f, 0x80..=0x8f, _, _, _, _] // jcc
+        [0x50..=0x57 | 0x90] | [0x41, 0x50..=0x57] // push, nop
+            | [0xeb | 0x70..=0x7f, _] // jmp and jcc, near by
+            | [0xe9, _, _, _, _] | [0x0f, 0x80..=0x8f, _, _, _, _] // jmp and jcc
     )
 }
 
@@ -354,7 +361,9 @@ fn branch_behind_entry(site: &Site<'_>, offset: u32) -> Option<u64> {
         }
         before = Some(instruction);
     }
-    site.elsewhere.iter().find_map(|&(address, code)| far_branch_into(address, code, site, &range))
+    let own = site.address..site.address.saturating_add(site.code.len() as u64);
+    let incoming = site.incoming.iter().find(|branch| range.contains(&branch.target) && !own.contains(&branch.from));
+    incoming.map(|branch| branch.from)
 }
 
 /// The target of a direct branch or call.
@@ -390,27 +399,35 @@ fn lands_on_marks_only(site: &Site<'_>, jump: &Instruction, offset: u32) -> bool
     site.code.starts_with(MARK) && !notrack && !inside.windows(MARK.len()).any(|window| window == MARK)
 }
 
-/// Looks for a branch or call with a distance of 32 bits into `range`, at every byte of `code`: that finds every
-/// one however the code decodes, and at worst a few that are none. Shorter branches do not leave a function.
-fn far_branch_into(address: u64, code: &[u8], site: &Site<'_>, range: &Range<u64>) -> Option<u64> {
-    let own = site.address..site.address.saturating_add(site.code.len() as u64);
-    for (at, window) in code.windows(5).enumerate() {
+/// All branches and calls with a distance of 32 bits in `code`, which begins at `address`, that land behind one of the
+/// `entries` and within [`REACH`]. Shorter branches do not leave a function.
+///
+/// Every byte is tried first, which takes a fraction of the time of decoding it all and misses none. The few finds may
+/// be parts of other instructions, so the code is then read from its beginning to see which are branches.
+pub fn branches_into(address: u64, code: &[u8], entries: &[u64]) -> Vec<Branch> {
+    let (Some(&first), Some(&last)) = (entries.iter().min(), entries.iter().max()) else { return Vec::new() };
+    let all = first..last.saturating_add(u64::from(REACH) + 1);
+    let lands = |target: u64| {
+        let behind = |entry: &u64| target.checked_sub(*entry).is_some_and(|by| (1..=u64::from(REACH)).contains(&by));
+        all.contains(&target) && entries.iter().any(behind)
+    };
+    let last = code.windows(5).enumerate().rev().find_map(|(at, window)| {
         let is_branch = match window[0] {
             0xe8 | 0xe9 => true,
             0x80..=0x8f => at > 0 && code[at - 1] == 0x0f,
             _ => false,
         };
-        if !is_branch {
-            continue;
-        }
-        let from = address.wrapping_add(at as u64);
         let distance = i32::from_le_bytes([window[1], window[2], window[3], window[4]]);
-        let target = from.wrapping_add(5).wrapping_add_signed(i64::from(distance));
-        if range.contains(&target) && !own.contains(&from) {
-            return Some(from);
-        }
-    }
-    None
+        let end = address.wrapping_add(at as u64 + 5);
+        (is_branch && lands(end.wrapping_add_signed(i64::from(distance)))).then_some(at)
+    });
+    let Some(last) = last else { return Vec::new() };
+    let decoder = Decoder::with_ip(64, &code[..last + 5], address, DecoderOptions::NONE);
+    let branches = decoder.into_iter().filter_map(|instruction| {
+        let target = near_target(&instruction)?;
+        lands(target).then_some(Branch { from: instruction.ip(), target })
+    });
+    branches.collect()
 }
 
 #[cfg(test)]
@@ -430,12 +447,14 @@ mod tests {
             arguments: entry.arguments,
             null_is_nothing: entry.shape == crate::probes::Shape::Free,
             standard_registers: true,
-            elsewhere: &[],
+            incoming: &[],
         }
     }
 
     /// Offset, class and whether null passes by.
-    fn placed(site: &Site<'_>) -> (u32, Class, bool) {
+    type Placed = (u32, Class, bool);
+
+    fn placed(site: &Site<'_>) -> Placed {
         let placement = place(site).expect("the entry can carry a probe");
         check(site, &placement).expect("the rules hold");
         (placement.offset, placement.class, placement.skips_null)
@@ -446,7 +465,7 @@ mod tests {
 
     #[test]
     fn the_nearest_emulated_instruction_is_taken() {
-        let cases: &[(&str, &[u8], (u32, Class, bool))] = &[
+        let cases: &[(&str, &[u8], Placed)] = &[
             ("push", &[0x55, 0xc3], (0, EMULATED, false)),
             ("push r12", &[0x41, 0x54, 0xc3], (0, EMULATED, false)),
             ("nop", &[0x90, 0xc3], (0, EMULATED, false)),
@@ -508,11 +527,28 @@ mod tests {
             for (target, expected) in [(ADDRESS + 4, 0), (ADDRESS, 4), (ADDRESS + 5, 4)] {
                 let distance = (target.wrapping_sub(at + width)) as u32;
                 let cold = [opcode, &distance.to_le_bytes()].concat();
-                let elsewhere: [(u64, &[u8]); 1] = [(at, &cold)];
-                let site = Site { elsewhere: &elsewhere, ..site("malloc", &code) };
+                let incoming = branches_into(at, &cold, &[ADDRESS]);
+                assert_eq!(incoming.len(), usize::from(target != ADDRESS));
+                let site = Site { incoming: &incoming, ..site("malloc", &code) };
                 assert_eq!(placed(&site).0, expected, "{opcode:x?} to {target:#x}");
             }
         }
+    }
+
+    #[test]
+    fn bytes_that_look_like_a_branch_within_another_instruction_do_not_count() {
+        let code = [0xf3, 0x0f, 0x1e, 0xfa, 0x55, 0xc3];
+        let at = ADDRESS + 0x1000;
+        // mov eax,imm32 whose value begins with the opcode of jmp; the distance ends in the next instructions.
+        let distance = ((ADDRESS + 4).wrapping_sub(at + 6)) as u32;
+        let mut other = vec![0xb8, 0xe9];
+        other.extend(distance.to_le_bytes());
+        other.extend([0x90; 8]);
+        assert_eq!(branches_into(at, &other, &[ADDRESS]), []);
+        // Read from its second byte it is one.
+        let branch = Branch { from: at + 1, target: ADDRESS + 4 };
+        assert_eq!(branches_into(at + 1, &other[1..], &[ADDRESS]), [branch]);
+        assert_eq!(placed(&Site { incoming: &[branch], ..site("malloc", &code) }).0, 0);
     }
 
     #[test]
@@ -607,8 +643,8 @@ mod tests {
             other in proptest::collection::vec(any::<u8>(), 0..100),
             address: u64, elsewhere: u64, standard_registers: bool,
         ) {
-            let elsewhere: [(u64, &[u8]); 1] = [(elsewhere, &other)];
-            let site = Site { address, elsewhere: &elsewhere, standard_registers, ..site("free", &code) };
+            let incoming = branches_into(elsewhere, &other, &[address, elsewhere]);
+            let site = Site { address, incoming: &incoming, standard_registers, ..site("free", &code) };
             let _ = place(&site);
         }
     }

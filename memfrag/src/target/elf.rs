@@ -61,6 +61,7 @@ pub struct AllocatorSymbol {
 
 /// Symbols that tell allocators apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a find of its own; a file may have several")]
 pub struct Markers {
     /// `gnu_get_libc_version`: glibc.
     pub glibc: bool,
@@ -103,7 +104,7 @@ pub struct Image<'data> {
     pub runpath: Option<String>,
     /// `DT_RPATH`.
     pub rpath: Option<String>,
-    /// Whether it has a symbol table at all.
+    /// Whether it names any function of its own.
     pub has_symbols: bool,
     /// Whether it holds the Go toolchain's build information.
     pub is_go: bool,
@@ -219,14 +220,16 @@ impl<'data> Image<'data> {
         for table in tables {
             for symbol in table.iter() {
                 let kind = symbol.st_type();
+                if symbol.is_undefined(endian) {
+                    continue;
+                }
+                has_symbols |= matches!(kind, STT_FUNC | STT_GNU_IFUNC);
                 // Local symbols of these names are something else: a program may have its own static `free`.
-                if symbol.is_undefined(endian)
-                    || !matches!(symbol.st_bind(), STB_GLOBAL | STB_WEAK)
+                if !matches!(symbol.st_bind(), STB_GLOBAL | STB_WEAK)
                     || !matches!(kind, STT_FUNC | STT_GNU_IFUNC | STT_NOTYPE)
                 {
                     continue;
                 }
-                has_symbols |= kind != STT_NOTYPE;
                 let Some(name) = symbol.name(endian, table.strings()).ok().and_then(|name| str::from_utf8(name).ok())
                 else {
                     continue;
@@ -251,6 +254,12 @@ impl<'data> Image<'data> {
     /// Whether the file defines `malloc`, so that its callers may get its blocks.
     pub fn defines_malloc(&self) -> bool {
         self.allocator_symbols.first().is_some_and(|symbol| symbol.rank == 0)
+    }
+
+    /// Whether it carries its own allocator, as a static program does, and nothing to find that by. The allocator of
+    /// Go's programs is Go's own, which offers no `malloc` anyway.
+    pub fn is_static_without_symbols(&self) -> bool {
+        self.interpreter.is_none() && self.soname.is_none() && !self.has_symbols && !self.is_go
     }
 
     /// The file offset of a virtual address in an executable segment.
