@@ -465,11 +465,20 @@ mod tests {
         assert!(compile(&["-o", "stripped", "-static", "-s"]).expect("cc runs").success());
         assert!(compile(&["-o", "dynamic"]).expect("cc runs").success());
         let whole = plan(&at.join("static")).expect("it has its symbols");
+        assert_eq!(whole.allocator, AllocatorKind::Glibc);
         let functions: Vec<_> = whole.points.iter().map(|point| point.function).collect();
         for function in [Function::Malloc, Function::Calloc, Function::Realloc, Function::Free] {
             assert!(functions.contains(&function), "{function:?} in {functions:?}");
         }
         assert!(whole.points.iter().all(|point| point.placement.class == Class::Emulated), "{whole:?}");
+        let musl = Command::new("musl-gcc").current_dir(at).args(["p.c", "-static", "-o", "musl"]).status();
+        if musl.is_ok_and(|status| status.success()) {
+            let plan = plan(&at.join("musl")).expect("it has its symbols");
+            assert_eq!(plan.allocator, AllocatorKind::Musl);
+            assert!(plan.points.iter().any(|point| point.function == Function::Free));
+        } else {
+            eprintln!("skipped: musl-gcc is not installed here");
+        }
         assert!(matches!(plan(&at.join("stripped")), Err(PlanError::StaticWithoutSymbols { .. })));
         assert!(matches!(plan(&at.join("dynamic")), Err(PlanError::NoAllocator { .. })));
         let elf = |path: &Path| match plan(path) {

@@ -287,10 +287,9 @@ pub fn identify(image: &Image<'_>, path: &Path) -> (AllocatorKind, Option<String
         ("libmimalloc", AllocatorKind::Mimalloc),
     ];
     let kind = kind.iter().find(|(start, _)| named.starts_with(start)).map_or(AllocatorKind::Other, |&(_, kind)| kind);
-    // A static program has glibc's texts, and usually not the symbol.
-    let glibc = || find(rodata(), b"GNU C Library (", |_, _| Some(())).is_some();
-    if kind == AllocatorKind::Other && image.soname.is_none() && glibc() {
-        return (AllocatorKind::Glibc, find(rodata(), b" release version ", version_behind));
+    // A static program of musl has none of its texts, but begins as every C program does.
+    if kind == AllocatorKind::Other && image.soname.is_none() && markers.libc && !markers.glibc_stdio {
+        return (AllocatorKind::Musl, None);
     }
     (kind, None)
 }

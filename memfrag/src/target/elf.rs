@@ -63,8 +63,12 @@ pub struct AllocatorSymbol {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a find of its own; a file may have several")]
 pub struct Markers {
-    /// `gnu_get_libc_version`: glibc.
+    /// `gnu_get_libc_version`, or `malloc_info`, which a static program gets along with `malloc`: glibc.
     pub glibc: bool,
+    /// `__libc_start_main`, in whichever C library.
+    pub libc: bool,
+    /// `_IO_2_1_stdout_`: some part of glibc, but not necessarily its allocator.
+    pub glibc_stdio: bool,
     /// `mallctl`, with or without a prefix: jemalloc.
     pub jemalloc: bool,
     /// `tc_malloc`, or google's `MallocExtension` entry points: tcmalloc.
@@ -76,7 +80,9 @@ pub struct Markers {
 impl Markers {
     fn note(&mut self, symbol: &str) {
         match symbol {
-            "gnu_get_libc_version" => self.glibc = true,
+            "gnu_get_libc_version" | "malloc_info" => self.glibc = true,
+            "__libc_start_main" => self.libc = true,
+            "_IO_2_1_stdout_" => self.glibc_stdio = true,
             "mallctl" | "je_mallctl" | "_rjem_mallctl" => self.jemalloc = true,
             "mi_malloc" => self.mimalloc = true,
             "tc_malloc" | "MallocExtension_Internal_GetNumericProperty" => self.tcmalloc = true,
@@ -225,9 +231,7 @@ impl<'data> Image<'data> {
                 }
                 has_symbols |= matches!(kind, STT_FUNC | STT_GNU_IFUNC);
                 // Local symbols of these names are something else: a program may have its own static `free`.
-                if !matches!(symbol.st_bind(), STB_GLOBAL | STB_WEAK)
-                    || !matches!(kind, STT_FUNC | STT_GNU_IFUNC | STT_NOTYPE)
-                {
+                if !matches!(symbol.st_bind(), STB_GLOBAL | STB_WEAK) {
                     continue;
                 }
                 let Some(name) = symbol.name(endian, table.strings()).ok().and_then(|name| str::from_utf8(name).ok())
@@ -236,7 +240,8 @@ impl<'data> Image<'data> {
                 };
                 markers.note(name);
                 let address = symbol.st_value(endian);
-                if let Some(rank) = table::rank(name)
+                if matches!(kind, STT_FUNC | STT_GNU_IFUNC | STT_NOTYPE)
+                    && let Some(rank) = table::rank(name)
                     && self.file_offset(address).is_some()
                 {
                     let size = symbol.st_size(endian);
