@@ -70,6 +70,13 @@ pub struct Allocator {
     pub device: (u32, u32),
 }
 
+impl Allocator {
+    /// Names the file, however it was reached: probes on two allocators with the same key would fire twice.
+    pub fn key(&self) -> (&[u8], u64) {
+        (&self.build_id, self.inode)
+    }
+}
+
 /// What the search needs to know of a mapped file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -83,6 +90,8 @@ pub struct Facts {
     pub needed: Vec<String>,
     /// Whether it is a program that is linked statically and has no symbols.
     pub is_static_without_symbols: bool,
+    /// Whether it is a Go program: what it allocates in Go does not pass through `malloc`.
+    pub is_go: bool,
 }
 
 impl Facts {
@@ -96,7 +105,8 @@ impl Facts {
         let is_loader = image.soname.as_deref().is_some_and(|name| name.starts_with("ld-linux"));
         Ok(Self {
             allocator: (image.defines_malloc() && !is_loader).then(|| identify(&image, path)),
-            is_static_without_symbols: image.interpreter.is_none() && image.soname.is_none() && !image.has_symbols,
+            is_static_without_symbols: image.is_static_without_symbols(),
+            is_go: image.is_go,
             build_id: image.build_id,
             soname: image.soname,
             needed: image.needed,
@@ -104,10 +114,13 @@ impl Facts {
     }
 }
 
+/// A file's device and inode, as the map of a process gives them.
+type Identity = ((u32, u32), u64);
+
 /// What was read of files, by device and inode, so that a library that every process has is read once.
 #[derive(Debug, Default)]
 pub struct Cache {
-    files: HashMap<((u32, u32), u64), Result<Arc<Facts>, ElfError>>,
+    files: HashMap<Identity, Result<Arc<Facts>, ElfError>>,
 }
 
 /// The files that a process runs code from, each once, at its first executable mapping.
@@ -274,10 +287,9 @@ pub fn identify(image: &Image<'_>, path: &Path) -> (AllocatorKind, Option<String
         ("libmimalloc", AllocatorKind::Mimalloc),
     ];
     let kind = kind.iter().find(|(start, _)| named.starts_with(start)).map_or(AllocatorKind::Other, |&(_, kind)| kind);
-    // A static program has glibc's texts, and usually not the symbol.
-    let glibc = || find(rodata(), b"GNU C Library (", |_, _| Some(())).is_some();
-    if kind == AllocatorKind::Other && image.soname.is_none() && glibc() {
-        return (AllocatorKind::Glibc, find(rodata(), b" release version ", version_behind));
+    // A static program of musl has none of its texts, but begins as every C program does.
+    if kind == AllocatorKind::Other && image.soname.is_none() && markers.libc && !markers.glibc_stdio {
+        return (AllocatorKind::Musl, None);
     }
     (kind, None)
 }
@@ -378,5 +390,76 @@ mod tests {
         assert_ne!(first.kind, AllocatorKind::Other, "{first:?}");
         assert_eq!(first.open, first.path, "its own file system needs no detour");
         assert_eq!(of_process(pid, &mut cache).expect("it still can"), allocators);
+    }
+
+    /// A process that runs until it is dropped.
+    struct Running(std::process::Child);
+
+    impl Running {
+        fn start(preload: &Path) -> Option<Self> {
+            let mut command = std::process::Command::new("sleep");
+            let child = Self(command.arg("60").env("LD_PRELOAD", preload).spawn().ok()?);
+            // The loader needs a moment before the library is mapped.
+            for _ in 0..1000 {
+                let map = fs::read_to_string(format!("/proc/{}/maps", child.0.id())).ok()?;
+                if map.contains("libc.so.6") && map.contains("[heap]") {
+                    return Some(child);
+                }
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            Some(child)
+        }
+    }
+
+    impl Drop for Running {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    #[test]
+    fn a_preloaded_allocator_comes_first() {
+        let library = Path::new("/lib/x86_64-linux-gnu/libjemalloc.so.2");
+        let Some(child) = library.exists().then(|| Running::start(library)).flatten() else {
+            eprintln!("skipped: jemalloc is not installed here");
+            return;
+        };
+        let allocators = of_process(child.0.id(), &mut Cache::default()).expect("it runs");
+        let kinds: Vec<_> = allocators.iter().map(|allocator| allocator.kind).collect();
+        assert_eq!(kinds, [AllocatorKind::Jemalloc, AllocatorKind::Glibc]);
+        assert_eq!(allocators[0].version.as_deref(), Some("5.3.0"));
+    }
+
+    #[test]
+    fn a_deleted_allocator_can_still_be_opened() {
+        let library = Path::new("/lib/x86_64-linux-gnu/libmimalloc.so.2");
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let copy = directory.path().join("libmimalloc copy.so");
+        if fs::copy(library, &copy).is_err() {
+            eprintln!("skipped: mimalloc is not installed here");
+            return;
+        }
+        // A path with a blank cannot be preloaded; the name with one is what the process gets afterwards.
+        let plain = directory.path().join("libcopy.so");
+        fs::rename(&copy, &plain).expect("both are ours");
+        let Some(child) = Running::start(&plain) else { return };
+        fs::rename(&plain, &copy).expect("both are ours");
+        let find = || {
+            let all = of_process(child.0.id(), &mut Cache::default()).expect("it runs");
+            all.into_iter().find(|allocator| allocator.kind == AllocatorKind::Mimalloc).expect("it is mapped")
+        };
+        let renamed = find();
+        assert_eq!((&renamed.path, &renamed.open), (&copy, &copy));
+        fs::remove_file(&copy).expect("it is ours");
+        // SAFETY: the call takes nothing and cannot fail.
+        if unsafe { libc::geteuid() } != 0 {
+            eprintln!("skipped: deleted files can be opened by root only");
+            return;
+        }
+        let deleted = find();
+        assert!(deleted.open.starts_with(format!("/proc/{}/map_files", child.0.id())), "{deleted:?}");
+        let bytes = MappedFile::open(&deleted.open).expect("it can be opened");
+        assert_eq!(Image::parse(&bytes).expect("it is whole").build_id, deleted.build_id);
     }
 }

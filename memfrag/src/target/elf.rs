@@ -61,9 +61,14 @@ pub struct AllocatorSymbol {
 
 /// Symbols that tell allocators apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a find of its own; a file may have several")]
 pub struct Markers {
-    /// `gnu_get_libc_version`: glibc.
+    /// `gnu_get_libc_version`, or `malloc_info`, which a static program gets along with `malloc`: glibc.
     pub glibc: bool,
+    /// `__libc_start_main`, in whichever C library.
+    pub libc: bool,
+    /// `_IO_2_1_stdout_`: some part of glibc, but not necessarily its allocator.
+    pub glibc_stdio: bool,
     /// `mallctl`, with or without a prefix: jemalloc.
     pub jemalloc: bool,
     /// `tc_malloc`, or google's `MallocExtension` entry points: tcmalloc.
@@ -75,7 +80,9 @@ pub struct Markers {
 impl Markers {
     fn note(&mut self, symbol: &str) {
         match symbol {
-            "gnu_get_libc_version" => self.glibc = true,
+            "gnu_get_libc_version" | "malloc_info" => self.glibc = true,
+            "__libc_start_main" => self.libc = true,
+            "_IO_2_1_stdout_" => self.glibc_stdio = true,
             "mallctl" | "je_mallctl" | "_rjem_mallctl" => self.jemalloc = true,
             "mi_malloc" => self.mimalloc = true,
             "tc_malloc" | "MallocExtension_Internal_GetNumericProperty" => self.tcmalloc = true,
@@ -103,7 +110,7 @@ pub struct Image<'data> {
     pub runpath: Option<String>,
     /// `DT_RPATH`.
     pub rpath: Option<String>,
-    /// Whether it has a symbol table at all.
+    /// Whether it names any function of its own.
     pub has_symbols: bool,
     /// Whether it holds the Go toolchain's build information.
     pub is_go: bool,
@@ -219,21 +226,22 @@ impl<'data> Image<'data> {
         for table in tables {
             for symbol in table.iter() {
                 let kind = symbol.st_type();
-                // Local symbols of these names are something else: a program may have its own static `free`.
-                if symbol.is_undefined(endian)
-                    || !matches!(symbol.st_bind(), STB_GLOBAL | STB_WEAK)
-                    || !matches!(kind, STT_FUNC | STT_GNU_IFUNC | STT_NOTYPE)
-                {
+                if symbol.is_undefined(endian) {
                     continue;
                 }
-                has_symbols |= kind != STT_NOTYPE;
+                has_symbols |= matches!(kind, STT_FUNC | STT_GNU_IFUNC);
+                // Local symbols of these names are something else: a program may have its own static `free`.
+                if !matches!(symbol.st_bind(), STB_GLOBAL | STB_WEAK) {
+                    continue;
+                }
                 let Some(name) = symbol.name(endian, table.strings()).ok().and_then(|name| str::from_utf8(name).ok())
                 else {
                     continue;
                 };
                 markers.note(name);
                 let address = symbol.st_value(endian);
-                if let Some(rank) = table::rank(name)
+                if matches!(kind, STT_FUNC | STT_GNU_IFUNC | STT_NOTYPE)
+                    && let Some(rank) = table::rank(name)
                     && self.file_offset(address).is_some()
                 {
                     let size = symbol.st_size(endian);
@@ -251,6 +259,12 @@ impl<'data> Image<'data> {
     /// Whether the file defines `malloc`, so that its callers may get its blocks.
     pub fn defines_malloc(&self) -> bool {
         self.allocator_symbols.first().is_some_and(|symbol| symbol.rank == 0)
+    }
+
+    /// Whether it carries its own allocator, as a static program does, and nothing to find that by. The allocator of
+    /// Go's programs is Go's own, which offers no `malloc` anyway.
+    pub fn is_static_without_symbols(&self) -> bool {
+        self.interpreter.is_none() && self.soname.is_none() && !self.has_symbols && !self.is_go
     }
 
     /// The file offset of a virtual address in an executable segment.

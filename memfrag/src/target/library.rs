@@ -1,5 +1,6 @@
 //! The libraries that a command will load, and the allocator libraries that the machine has.
 
+use super::allocator::Facts;
 use super::command::CommandError;
 use super::elf::Image;
 use super::file::MappedFile;
@@ -86,6 +87,19 @@ pub struct Closure {
     pub missing: Vec<String>,
 }
 
+/// The allocators that a command may come to use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allocators {
+    /// Those that the program itself loads or is linked with; its calls bind to the first.
+    pub loaded: Vec<Loaded>,
+    /// The others that the machine has, which its children may load.
+    pub others: Vec<Loaded>,
+    /// Libraries that could not be found.
+    pub missing: Vec<String>,
+    /// Whether the program itself cannot be traced, since it is static and stripped.
+    pub is_static_without_symbols: bool,
+}
+
 impl Loader {
     /// A loader of this machine with an environment of its own.
     pub fn new(environment: Environment) -> Self {
@@ -134,6 +148,31 @@ impl Loader {
             closure.files.push(Loaded { path, identity });
         }
         Ok(closure)
+    }
+
+    /// The allocators to probe before `program` runs.
+    ///
+    /// # Errors
+    /// As [`Loader::closure`].
+    pub fn allocators(&self, program: &Path) -> Result<Allocators, CommandError> {
+        let closure = self.closure(program)?;
+        let facts = |path: &Path| {
+            let file = MappedFile::open(path).ok()?;
+            Facts::parse(&file, path).ok()
+        };
+        let own = facts(program).unwrap_or_default();
+        let defines = |file: &Loaded| facts(&file.path).is_some_and(|facts| facts.allocator.is_some());
+        let mut result = Allocators {
+            loaded: closure.files.into_iter().filter(defines).collect(),
+            others: self.known_allocators(),
+            missing: closure.missing,
+            is_static_without_symbols: own.is_static_without_symbols,
+        };
+        result.others.retain(|other| {
+            let known = result.loaded.iter().any(|loaded| loaded.identity == other.identity);
+            !known && defines(other)
+        });
+        Ok(result)
     }
 
     /// The file that a name leads to: the first for this processor.
@@ -224,7 +263,7 @@ impl Search {
 fn is_allocator(name: &str) -> bool {
     // The loaders of musl are its C library; so is `libc.musl-…`. Debian's musl links `libc.so` to its loader.
     let starts = ["libjemalloc", "libtcmalloc", "libmimalloc", "ld-musl-", "libc.musl-"];
-    let is_shared = name.ends_with(".so") || name.contains(".so.");
+    let is_shared = name.contains(".so.") || name.strip_suffix(".so").is_some();
     name == "libc.so.6" || (is_shared && starts.iter().any(|start| name.starts_with(start)))
 }
 
@@ -236,6 +275,7 @@ fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::AllocatorKind;
     use std::process::Command;
 
     #[test]
@@ -269,6 +309,19 @@ mod tests {
         let closure = Loader::new(environment).closure(Path::new("/bin/sh")).expect("sh can be read");
         assert_eq!(closure.files[1].identity, other.identity);
         assert_eq!(closure.missing, ["libnot-there.so"]);
+    }
+
+    #[test]
+    fn what_the_program_binds_to_comes_first() {
+        let loader = Loader::new(Environment::default());
+        let found = loader.allocators(Path::new("/bin/sh")).expect("sh can be read");
+        let [first] = &found.loaded[..] else { panic!("{found:?}") };
+        let file = MappedFile::open(&first.path).expect("it was found");
+        let (kind, version) =
+            Facts::parse(&file, &first.path).ok().and_then(|facts| facts.allocator).expect("it has one");
+        assert!(matches!(kind, AllocatorKind::Glibc | AllocatorKind::Musl) && version.is_some(), "{kind} {version:?}");
+        assert!(found.others.iter().all(|other| other.identity != first.identity));
+        assert!(!found.is_static_without_symbols);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// One line of a process's map.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "the line has a letter for each")]
 pub struct MapLine {
     /// First address.
     pub start: u64,

@@ -64,7 +64,7 @@ fn every_build_is_placed_as_expected() {
             arguments: entry.arguments,
             null_is_nothing: entry.shape == Shape::Free,
             standard_registers: true,
-            elsewhere: &[],
+            incoming: &[],
         };
         let placement = place(&site).expect("it can carry a probe");
         let found = (placement.offset, &placement.instruction, placement.skips_null);
