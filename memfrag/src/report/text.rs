@@ -15,6 +15,9 @@ const LISTED: usize = 24;
 /// Call sites shown of a process.
 const SITES: usize = 10;
 
+/// Columns of a chart's left edge, the axis included.
+const LABEL: usize = 14;
+
 /// How to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
@@ -213,7 +216,6 @@ impl Page {
         if process.peak.requested_bytes == 0 || timeline.live_bytes.len() < 2 || (is_flat && !has_rss) {
             return;
         }
-        const LABEL: usize = 14;
         let width = self.style.width() - LABEL - 1;
         let (rows, top) = chart::draw(&timeline.max_live_bytes, &timeline.rss_bytes, width);
         self.heading(if has_rss {

@@ -9,8 +9,8 @@ use memfrag_common::{Event, Function, Op};
 
 const MS: u64 = 1_000_000;
 
-fn alloc(time: u64, pid: u32, addr: u64, size: u64, site: u64) -> Event {
-    let op = Op::Alloc { function: Function::Malloc, align_log2: 0, addr, size, site, stack: 0 };
+fn alloc(time: u64, pid: u32, addr: u64, size: u64, caller: u64) -> Event {
+    let op = Op::Alloc { function: Function::Malloc, align_log2: 0, addr, size, site: caller, stack: 0 };
     Event { time, pid, tid: pid, op }
 }
 
@@ -115,6 +115,7 @@ redis-server  pid 4711 · 2 threads · glibc · running at the end
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a whole page")]
 fn a_damaged_recording_of_many_processes() {
     let mut builder = ReportBuilder::new(None);
     let mut counters = [0; COUNTERS];
