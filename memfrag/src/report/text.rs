@@ -4,6 +4,7 @@ use super::chart;
 use super::model::{Process, Report, Site};
 use super::units::{about, bytes, count, duration, plural};
 use crate::heap::Anomalies;
+use memfrag_common::loss::Counter;
 use std::fmt::Write as _;
 
 /// Processes that are shown in full; the others get a line each.
@@ -146,6 +147,13 @@ impl Page {
                 plural(events.lost, "event", "events")
             );
             self.field("Lost", Some(Tone::Warning), &text);
+        }
+        let mut name = "Counted";
+        for counter in Counter::ALL {
+            if let Some(&number) = report.counters.get(counter.name()) {
+                self.field(name, None, &format!("{}: {}", counter.describe(), count(number)));
+                name = "";
+            }
         }
     }
 

@@ -120,6 +120,7 @@ fn a_damaged_recording_of_many_processes() {
     let mut builder = ReportBuilder::new(None);
     let mut counters = [0; COUNTERS];
     counters[Counter::Dropped as usize] = 50;
+    counters[Counter::Waited as usize] = 3;
     builder.counters(None, &counters);
     builder.missing(7);
     for pid in 100..108 {
@@ -148,6 +149,8 @@ server.mfrag
   Lost       57 events (71.25 %): from the first gap on, blocks whose free was
              lost count as live, and blocks whose allocation was lost are
              missing
+  Counted    records that found no room in the ring: 50
+             times that the program waited for room in its ring: 3
 
 ────────────────────────────────────────────────────────────────────────────────
 worker-107-with-a-long-name  pid 107 · 1 thread · running at the end
