@@ -3,6 +3,8 @@
 //! `random` frees any block with equal chance, which no program does but which shows the worst of the caches;
 //! `young` frees nine times in ten one of the newest hundredth, as most programs do.
 
+#![allow(clippy::print_stdout, reason = "memory per block is a result, and criterion has no place for it")]
+
 use criterion::{BenchmarkId, Criterion, Throughput};
 use memfrag::heap::Heaps;
 use memfrag_common::{Event, Function, Op};
@@ -30,8 +32,8 @@ fn place(slot: u64) -> (u64, u64) {
 
 fn alloc(time: u64, slot: u64) -> Event {
     let (addr, size) = place(slot);
-    let site = 0x5555_1000 + (slot.wrapping_mul(0x9e37_79b9) >> 8) % 500 * 16;
-    let op = Op::Alloc { function: Function::Malloc, align_log2: 0, addr, size, site, stack: 0 };
+    let caller = 0x5555_1000 + (slot.wrapping_mul(0x9e37_79b9) >> 8) % 500 * 16;
+    let op = Op::Alloc { function: Function::Malloc, align_log2: 0, addr, size, site: caller, stack: 0 };
     Event { time, pid: 100, tid: 100, op }
 }
 

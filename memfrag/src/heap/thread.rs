@@ -29,7 +29,7 @@ pub(super) struct PendingRealloc {
     /// The old block, when it was known.
     pub(super) old: Option<Block>,
     size: u64,
-    site: u64,
+    caller: u64,
 }
 
 impl Thread {
@@ -38,16 +38,16 @@ impl Thread {
     }
 
     /// Remembers a reallocation, and hands back one that must be given up for it.
-    pub(super) fn begin(&mut self, addr: u64, old: Option<Block>, size: u64, site: u64) -> Option<PendingRealloc> {
+    pub(super) fn begin(&mut self, addr: u64, old: Option<Block>, size: u64, caller: u64) -> Option<PendingRealloc> {
         let given_up = (self.pending.len() == MAX_PENDING).then(|| self.pending.remove(0));
-        self.pending.push(PendingRealloc { addr, old, size, site });
+        self.pending.push(PendingRealloc { addr, old, size, caller });
         given_up
     }
 
     /// The reallocation that this end belongs to, taken out: the innermost of the same call. A thread can be in
     /// several at once, when a signal handler reallocates. Those begun later can no longer end: they come after it.
-    pub(super) fn end(&mut self, size: u64, site: u64) -> Vec<PendingRealloc> {
-        match self.pending.iter().rposition(|pending| pending.size == size && pending.site == site) {
+    pub(super) fn end(&mut self, size: u64, caller: u64) -> Vec<PendingRealloc> {
+        match self.pending.iter().rposition(|pending| pending.size == size && pending.caller == caller) {
             Some(at) => self.pending.split_off(at),
             None => Vec::new(),
         }

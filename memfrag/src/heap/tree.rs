@@ -25,7 +25,7 @@ const LATE_FORK: u64 = 1_000_000_000;
 #[derive(Debug, Default)]
 pub struct Heaps {
     processes: Vec<Process>,
-    heaps: Vec<Heap>,
+    spaces: Vec<Heap>,
     by_pid: HashMap<u32, u32, BuildWordHasher>,
     /// The process of the last event.
     last: usize,
@@ -39,7 +39,7 @@ impl Heaps {
 
     /// The heap that a process of this tree acts on.
     pub fn heap(&self, process: &Process) -> &Heap {
-        &self.heaps[process.heap]
+        &self.spaces[process.heap]
     }
 
     /// Whether a process acts on a heap that is not its own: its parent's, as after `vfork`.
@@ -60,13 +60,13 @@ impl Heaps {
     /// The anomalies of all heaps together.
     pub fn anomalies(&self) -> Anomalies {
         let mut sum = Anomalies::default();
-        self.heaps.iter().for_each(|heap| sum.add(&heap.anomalies));
+        self.spaces.iter().for_each(|heap| sum.add(&heap.anomalies));
         sum
     }
 
     /// Bytes of memory that the heaps take here.
     pub fn memory_bytes(&self) -> u64 {
-        self.heaps.iter().map(Heap::memory_bytes).sum()
+        self.spaces.iter().map(Heap::memory_bytes).sum()
     }
 
     /// Takes over what was learned about a process. A start time other than the known one means that the id was used
@@ -94,14 +94,14 @@ impl Heaps {
         let process = &mut self.processes[at as usize];
         if process.ended.is_none() {
             process.memory = Some(*sample);
-            self.heaps[process.heap].sample(sample);
+            self.spaces[process.heap].sample(sample);
         }
     }
 
     /// Lets time pass without an event, for the timelines of the processes that still run.
     pub fn pass(&mut self, time: u64) {
         for process in self.processes.iter().filter(|process| process.ended.is_none()) {
-            self.heaps[process.heap].advance(time);
+            self.spaces[process.heap].advance(time);
         }
     }
 
@@ -116,7 +116,7 @@ impl Heaps {
         process.events += 1;
         let thread = process.thread(tid, time);
         thread.events += 1;
-        let heap = &mut self.heaps[process.heap];
+        let heap = &mut self.spaces[process.heap];
         heap.advance(time);
         match op {
             Op::Alloc { function, align_log2, addr, size, site, stack } => {
@@ -157,7 +157,9 @@ impl Heaps {
             Op::ThreadExit => {
                 let thread = process.thread(tid, time);
                 thread.ended.get_or_insert(time);
-                std::mem::take(&mut thread.pending).iter().for_each(|begun| heap.give_up(begun));
+                for begun in std::mem::take(&mut thread.pending) {
+                    heap.give_up(&begun);
+                }
             }
             Op::Fork { child, flags } if flags & CLONE_THREAD != 0 => process.start_thread(child, time),
             Op::Fork { child, flags } => self.fork(at, time, child, flags),
@@ -179,8 +181,8 @@ impl Heaps {
     }
 
     fn add(&mut self, pid: u32, time: u64) -> usize {
-        self.heaps.push(Heap::new(time));
-        self.add_with_heap(pid, time, self.heaps.len() - 1)
+        self.spaces.push(Heap::new(time));
+        self.add_with_heap(pid, time, self.spaces.len() - 1)
     }
 
     fn add_with_heap(&mut self, pid: u32, time: u64, heap: usize) -> usize {
@@ -195,7 +197,7 @@ impl Heaps {
     /// whose beginning was not reported.
     #[cold]
     fn after_exit(&mut self, at: usize, event: &Event) {
-        let heap = &mut self.heaps[self.processes[at].heap];
+        let heap = &mut self.spaces[self.processes[at].heap];
         match event.op {
             Op::Gap { lost } => heap.gap(event.time, lost),
             Op::Exit { .. } | Op::ThreadExit | Op::Munmap { .. } | Op::MunmapFailed { .. } | Op::MremapEnd { .. } => {
@@ -215,14 +217,14 @@ impl Heaps {
         let at = match known.map(|at| (at, &self.processes[at])) {
             // Announced by what `/proc` told about it, with nothing done yet: this is its beginning.
             Some((at, known)) if known.ended.is_none() && !known.forked && known.events == 0 => {
-                self.heaps[known.heap].users = 0;
+                self.spaces[known.heap].users = 0;
                 at
             }
             Some((at, known))
                 if known.ended.is_none() && !known.forked && at != parent && time < known.started() + LATE_FORK =>
             {
                 // Its first events have gone to an empty heap; what it inherited cannot be put beneath them any more.
-                self.heaps[known.heap].anomalies.late_forks += 1;
+                self.spaces[known.heap].anomalies.late_forks += 1;
                 self.processes[at].forked = true;
                 self.processes[at].parent = Some(parent);
                 return;
@@ -236,12 +238,12 @@ impl Heaps {
             None => self.add_with_heap(child, time, parents_heap),
         };
         let heap = if vm {
-            self.heaps[parents_heap].users += 1;
+            self.spaces[parents_heap].users += 1;
             parents_heap
         } else {
-            let copy = self.heaps[parents_heap].fork(time);
-            self.heaps.push(copy);
-            self.heaps.len() - 1
+            let copy = self.spaces[parents_heap].fork(time);
+            self.spaces.push(copy);
+            self.spaces.len() - 1
         };
         let process = &mut self.processes[at];
         process.forked = true;
@@ -254,12 +256,14 @@ impl Heaps {
         process.execs += 1;
         process.end_threads(time, Some(tid));
         let under_way = process.take_pending();
-        let heap = &mut self.heaps[process.heap];
+        let heap = &mut self.spaces[process.heap];
         if heap.users > 1 {
             heap.users -= 1;
-            under_way.iter().for_each(|begun| heap.give_up(begun));
-            process.heap = self.heaps.len();
-            self.heaps.push(Heap::new(time));
+            for begun in &under_way {
+                heap.give_up(begun);
+            }
+            process.heap = self.spaces.len();
+            self.spaces.push(Heap::new(time));
         } else {
             heap.discard(&under_way);
         }
@@ -273,7 +277,7 @@ impl Heaps {
         process.ended = Some(time);
         process.status = status;
         process.end_threads(time, None);
-        let heap = &mut self.heaps[process.heap];
+        let heap = &mut self.spaces[process.heap];
         heap.users -= 1;
         for begun in process.take_pending() {
             heap.anomalies.realloc_without_end += 1;

@@ -27,7 +27,7 @@ pub(super) fn draw(live: &[u64], resident: &[Option<u64>], width: usize) -> (Vec
     let top = live.iter().chain(&resident).copied().max().unwrap_or(0).max(1);
     // In eighths of a row; what is there at all is seen.
     let level = |value: u64| {
-        let scaled = (value as f64 / top as f64 * (HEIGHT * 8) as f64).round() as usize;
+        let scaled = ((u128::from(value) * (HEIGHT * 8) as u128 + u128::from(top / 2)) / u128::from(top)) as usize;
         if value > 0 { scaled.max(1) } else { 0 }
     };
     let rows = (0..HEIGHT).rev().map(|row| {

@@ -4,6 +4,7 @@ use super::chart;
 use super::model::{Process, Report, Site};
 use super::units::{about, bytes, count, duration, plural};
 use crate::heap::Anomalies;
+use memfrag_common::loss::Counter;
 use std::fmt::Write as _;
 
 /// Processes that are shown in full; the others get a line each.
@@ -14,6 +15,9 @@ const LISTED: usize = 24;
 
 /// Call sites shown of a process.
 const SITES: usize = 10;
+
+/// Columns of a chart's left edge, the axis included.
+const LABEL: usize = 14;
 
 /// How to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +148,13 @@ impl Page {
             );
             self.field("Lost", Some(Tone::Warning), &text);
         }
+        let mut name = "Counted";
+        for counter in Counter::ALL {
+            if let Some(&number) = report.counters.get(counter.name()) {
+                self.field(name, None, &format!("{}: {}", counter.describe(), count(number)));
+                name = "";
+            }
+        }
     }
 
     fn process(&mut self, process: &Process, report: &Report) {
@@ -213,7 +224,6 @@ impl Page {
         if process.peak.requested_bytes == 0 || timeline.live_bytes.len() < 2 || (is_flat && !has_rss) {
             return;
         }
-        const LABEL: usize = 14;
         let width = self.style.width() - LABEL - 1;
         let (rows, top) = chart::draw(&timeline.max_live_bytes, &timeline.rss_bytes, width);
         self.heading(if has_rss {

@@ -51,6 +51,15 @@ impl Space {
         self.note_peak(time);
     }
 
+    fn restore(&mut self, time: u64, addr: u64, old: Facts) {
+        let holder = *self.live.entry(addr).or_insert(old);
+        if holder == old {
+            self.note_peak(time);
+        } else {
+            self.log.extend([Entry::Conflict, Entry::Gone(old.0)]);
+        }
+    }
+
     fn note_peak(&mut self, time: u64) {
         let bytes = self.live.values().map(|facts| facts.0).sum();
         if bytes > self.peak.2 {
@@ -94,16 +103,12 @@ impl Oracle {
         for (_, addr, old, ..) in std::mem::take(&mut actor.pending) {
             space.log.push(Entry::NoEnd);
             if let Some(old) = old {
-                if space.live.contains_key(&addr) {
-                    space.log.extend([Entry::Conflict, Entry::Gone(old.0)]);
-                } else {
-                    space.live.insert(addr, old);
-                    space.note_peak(time);
-                }
+                space.restore(time, addr, old);
             }
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "all rules in one place, to be read against the state's")]
     fn apply(&mut self, event: &Event) {
         let &Event { time, pid, tid, op } = event;
         let mut at =
@@ -171,12 +176,7 @@ impl Oracle {
                     space.log.push(Entry::Freed);
                     space.log.extend(old.map(|facts| Entry::Gone(facts.0)));
                 } else if let (Some(begun), Some(old)) = (begun, old) {
-                    if space.live.contains_key(&begun.1) {
-                        space.log.extend([Entry::Conflict, Entry::Gone(old.0)]);
-                    } else {
-                        space.live.insert(begun.1, old);
-                        space.note_peak(time);
-                    }
+                    space.restore(time, begun.1, old);
                 }
             }
             Op::Gap { lost } => space.log.push(Entry::Gap(lost)),
@@ -312,15 +312,15 @@ fn op() -> impl Strategy<Value = Op> {
     let addr =
         || prop_oneof![1 => Just(0), 12 => (1..24_u64).prop_map(|n| n * 16), 3 => (1..4_u64).prop_map(|n| n << 30)];
     let size = || prop_oneof![1 => Just(0), 6 => 1..5_u64, 2 => 1..1_u64 << 40];
-    let site = || 1..3_u64;
+    let caller = || 1..3_u64;
     let function = Function::Realloc;
     prop_oneof![
-        12 => (addr(), size(), site()).prop_map(|(addr, size, site)| {
+        12 => (addr(), size(), caller()).prop_map(|(addr, size, site)| {
             Op::Alloc { function: Function::Malloc, align_log2: 0, addr, size, site, stack: 0 }
         }),
         8 => addr().prop_map(|addr| Op::Free { function: Function::Free, addr, size: 0, site: 0 }),
-        6 => (addr(), size(), site()).prop_map(move |(old, size, site)| Op::ReallocBegin { function, old, size, site }),
-        6 => (addr(), size(), site()).prop_map(move |(addr, size, site)| {
+        6 => (addr(), size(), caller()).prop_map(move |(old, size, site)| Op::ReallocBegin { function, old, size, site }),
+        6 => (addr(), size(), caller()).prop_map(move |(addr, size, site)| {
             Op::ReallocEnd { function, addr, size, site, stack: 0 }
         }),
         1 => (1..5_u32, prop_oneof![2 => Just(17), 1 => Just(0x4111)]).prop_map(|(child, flags)| Op::Fork { child, flags }),

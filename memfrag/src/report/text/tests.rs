@@ -9,8 +9,8 @@ use memfrag_common::{Event, Function, Op};
 
 const MS: u64 = 1_000_000;
 
-fn alloc(time: u64, pid: u32, addr: u64, size: u64, site: u64) -> Event {
-    let op = Op::Alloc { function: Function::Malloc, align_log2: 0, addr, size, site, stack: 0 };
+fn alloc(time: u64, pid: u32, addr: u64, size: u64, caller: u64) -> Event {
+    let op = Op::Alloc { function: Function::Malloc, align_log2: 0, addr, size, site: caller, stack: 0 };
     Event { time, pid, tid: pid, op }
 }
 
@@ -115,10 +115,12 @@ redis-server  pid 4711 · 2 threads · glibc · running at the end
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a whole page")]
 fn a_damaged_recording_of_many_processes() {
     let mut builder = ReportBuilder::new(None);
     let mut counters = [0; COUNTERS];
     counters[Counter::Dropped as usize] = 50;
+    counters[Counter::Waited as usize] = 3;
     builder.counters(None, &counters);
     builder.missing(7);
     for pid in 100..108 {
@@ -147,6 +149,8 @@ server.mfrag
   Lost       57 events (71.25 %): from the first gap on, blocks whose free was
              lost count as live, and blocks whose allocation was lost are
              missing
+  Counted    records that found no room in the ring: 50
+             times that the program waited for room in its ring: 3
 
 ────────────────────────────────────────────────────────────────────────────────
 worker-107-with-a-long-name  pid 107 · 1 thread · running at the end
