@@ -4,6 +4,18 @@
 /// while the allocator is at work.
 pub const MAX_IN_FLIGHT: usize = 4;
 
+/// Which processes the allocator's probes report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Scope {
+    /// Those that the links themselves are limited to.
+    Link = 0,
+    /// Those in the programs' table of traced processes, to which children are added.
+    Map = 1,
+    /// All but the tracer.
+    All = 2,
+}
+
 /// A probe's cookie: which function it sits on and where the allocator's own code lies around it.
 ///
 /// A call whose return address lies in the allocator's own code, made while another call of the thread is in flight,

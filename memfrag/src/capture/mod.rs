@@ -1,8 +1,14 @@
 //! How events get here: a backend hands on what the target did, in causal order, with what was lost.
 
+pub mod ebpf;
+pub mod launch;
+pub mod preload;
+
 use crate::target::{Mapping, MemorySample, ProcessInfo};
+use anyhow::Result;
 use memfrag_common::Event;
 use memfrag_common::loss::COUNTERS;
+use std::time::Duration;
 
 /// Where a backend puts what it learns. Events arrive in causal order within a process: a block's free before the
 /// allocation that uses its address again.
@@ -19,3 +25,27 @@ pub trait Sink {
 
 /// The counters of one process, or of the whole backend, indexed by [`memfrag_common::loss::Counter`].
 pub type Counters = [u64; COUNTERS];
+
+/// A running capture by one of the backends.
+pub trait Capture {
+    /// Waits for events, but no longer than `timeout`, hands on what there is, and returns the number of events.
+    ///
+    /// # Errors
+    /// When the capture cannot go on. What was captured so far has been handed on.
+    fn poll(&mut self, sink: &mut dyn Sink, timeout: Duration) -> Result<u64>;
+
+    /// Leaves the targets as they were and hands on everything that was captured until then.
+    ///
+    /// # Errors
+    /// When the targets could not be left as they were.
+    fn stop(&mut self, sink: &mut dyn Sink) -> Result<()>;
+
+    /// What was counted so far: of each process where the backend knows it (`Some`), and in all (`None`).
+    fn counters(&self) -> Vec<(Option<u32>, Counters)>;
+
+    /// Nanoseconds since the trace began, by the clock of the events.
+    fn now(&self) -> u64;
+
+    /// Tells the wait status of a process that was launched, which only its parent learns.
+    fn exited(&mut self, pid: u32, status: i32);
+}

@@ -1,1 +1,38 @@
-//! (in the making)
+//! What the traced processes hold, rebuilt from their events: live blocks, sums, peaks, the process tree.
+//!
+//! [`Heaps::apply`] takes one event after the other. Everything here is pure state: no I/O, no clock, and the same
+//! events give the same state.
+//!
+//! | module | job |
+//! |---|---|
+//! | `tree` | which process and which heap an event belongs to: fork, exec, exit, ids used again |
+//! | `process`, `thread` | who the processes are, their threads, reallocations under way |
+//! | `state` | one heap: what each allocator call changes |
+//! | `blocks` | the live blocks by address |
+//! | `origin` | the distinct calls that allocate |
+//! | `totals` | what is counted, by which rules; anomalies |
+//! | `timeline` | the course over time |
+//! | `maps` | sums of the mapping calls |
+
+mod blocks;
+mod hash;
+mod maps;
+mod origin;
+mod process;
+mod state;
+#[cfg(test)]
+mod tests;
+mod thread;
+mod timeline;
+mod totals;
+mod tree;
+
+pub use blocks::{Block, Blocks, MAX_SIZE};
+pub use maps::MapTotals;
+pub use origin::{Origin, OriginId, OriginTotals};
+pub use process::Process;
+pub use state::Heap;
+pub use thread::Thread;
+pub use timeline::{MAX_POINTS, Point};
+pub use totals::{Amount, Anomalies, FunctionTotals, Functions, Peak, Totals};
+pub use tree::Heaps;

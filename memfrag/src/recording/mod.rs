@@ -1,1 +1,35 @@
-//! (in the making)
+//! The `.mfrag` file: everything that was captured, in order, in about two bytes an event.
+//!
+//! A recording is a header, then chunks that each stand on their own, then an index that is only a short cut. What is
+//! not whole is passed over and counted; `docs/FORMAT.md` describes the bytes.
+//!
+//! ```text
+//! events ─► encode ─► columns ─┐ (another thread)            ┌─► decode ─► events
+//!                              ├─► chunk ─► file ─► chunk ───┤
+//! notes ───────────────────────┘                             └─► notes
+//! ```
+
+mod background;
+mod chunk;
+mod columns;
+mod decode;
+mod encode;
+mod error;
+mod header;
+mod index;
+mod items;
+mod model;
+mod notes;
+mod reader;
+mod store;
+mod tables;
+mod varint;
+mod writer;
+
+pub use chunk::EventsSummary;
+pub use error::RecordingError;
+pub use header::{Header, VERSION};
+pub use items::{Item, Items};
+pub use notes::End;
+pub use reader::{Damage, EventsChunk, Reader, Verification};
+pub use writer::{Status, Summary, Writer};

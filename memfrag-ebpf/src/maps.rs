@@ -1,0 +1,149 @@
+//! What the programs share with each other and with the loader.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
+use memfrag_common::config::{MAX_IN_FLIGHT, Scope};
+use memfrag_common::loss::{COUNTERS, Counter};
+
+/// All records, in causal order. The loader sets the size.
+#[map]
+pub static RECORDS: RingBuf = RingBuf::with_byte_size(1 << 24, 0);
+
+/// The processes that are traced, by thread group id. The value says whether children are traced too.
+#[map]
+pub static TRACED: HashMap<u32, u32> = HashMap::with_max_entries(1 << 15, 0);
+
+/// Calls in flight, by thread id.
+#[map]
+pub static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(1 << 15, 0);
+
+/// Counters by [`Counter`].
+#[map]
+pub static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS as u32, 0);
+
+/// Records lost by process and not yet told in the ring.
+#[map]
+pub static LOST: HashMap<u32, u64> = HashMap::with_max_entries(1 << 15, 0);
+
+/// The one element is the sum of [`LOST`]: while it is 0, nobody looks there.
+#[map]
+pub static LOST_UNTOLD: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Set by the loader before the programs are loaded, so that the verifier drops the branches that are not taken.
+#[unsafe(no_mangle)]
+static SCOPE: u32 = Scope::Map as u32;
+
+/// The tracer's own process.
+#[unsafe(no_mangle)]
+static SELF: u32 = 0;
+
+/// Offset of `group_dead` in the `sched_process_exit` tracepoint, 0 where this kernel has none.
+#[unsafe(no_mangle)]
+static GROUP_DEAD_OFFSET: u32 = 0;
+
+/// A call in flight.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Call {
+    /// Stack pointer at the function's entry: where the return address lies.
+    pub sp: u64,
+    /// Bytes requested.
+    pub size: u64,
+    /// `posix_memalign`: where the result will be written.
+    pub out: u64,
+    /// A `memfrag_common::Function`.
+    pub function: u8,
+    /// Base-2 logarithm of the alignment.
+    pub align_log2: u8,
+    pub padding: [u8; 6],
+}
+
+/// Arguments of a system call that are remembered until its return.
+pub const MAX_SYSCALL_ARGUMENTS: usize = 5;
+
+/// The calls in flight of a thread, outermost first.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Thread {
+    pub depth: u32,
+    /// Whether the thread has asked to end its process or itself, and with which wait status.
+    pub exits: u32,
+    pub exit_status: u32,
+    pub padding: u32,
+    /// The arguments of the system call that the thread is in.
+    pub arguments: [u64; MAX_SYSCALL_ARGUMENTS],
+    pub calls: [Call; MAX_IN_FLIGHT],
+}
+
+/// A thread without calls. In read-only memory, for it is too big for the stack of a BPF program.
+static IDLE: Thread = Thread {
+    depth: 0,
+    exits: 0,
+    exit_status: 0,
+    padding: 0,
+    arguments: [0; MAX_SYSCALL_ARGUMENTS],
+    calls: [Call { sp: 0, size: 0, out: 0, function: 0, align_log2: 0, padding: [0; 6] }; MAX_IN_FLIGHT],
+};
+
+#[inline(always)]
+fn global(value: &u32) -> u32 {
+    // SAFETY: a reference to a static; volatile because the loader changes the constant after compilation.
+    unsafe { core::ptr::read_volatile(value) }
+}
+
+#[inline(always)]
+pub fn group_dead_offset() -> u32 {
+    global(&GROUP_DEAD_OFFSET)
+}
+
+/// Adds one to a counter of this CPU.
+#[inline(always)]
+pub fn count(counter: Counter) {
+    if let Some(value) = COUNTS.get_ptr_mut(counter as u32) {
+        // SAFETY: the element is this CPU's own; an interrupt's increment in between would only miscount by one.
+        unsafe { *value += 1 };
+    }
+}
+
+/// Whether the process is traced, as far as the programs have to ask.
+#[inline(always)]
+pub fn is_traced(pid: u32) -> bool {
+    let scope = global(&SCOPE);
+    if scope == Scope::Link as u32 {
+        // Only the process's own hits get here.
+        return true;
+    }
+    is_known(pid)
+}
+
+/// Whether the process is traced, for programs that see every process whatever the links' scope is.
+#[inline(always)]
+pub fn is_known(pid: u32) -> bool {
+    if global(&SCOPE) == Scope::All as u32 {
+        return pid != global(&SELF);
+    }
+    TRACED.get_ptr(&pid).is_some()
+}
+
+/// The calls in flight of a thread that is already known: no question whether it is traced.
+#[inline(always)]
+pub fn known_thread(tid: u32) -> Option<*mut Thread> {
+    THREADS.get_ptr_mut(&tid)
+}
+
+/// The calls in flight of a traced thread; `None` for one that is not traced.
+#[inline(always)]
+pub fn thread(pid: u32, tid: u32) -> Option<*mut Thread> {
+    if let Some(thread) = THREADS.get_ptr_mut(&tid) {
+        return Some(thread);
+    }
+    if !is_traced(pid) {
+        return None;
+    }
+    if THREADS.insert(&tid, &IDLE, 0).is_err() {
+        count(Counter::ThreadMapFull);
+        crate::emit::lose(pid);
+        return None;
+    }
+    THREADS.get_ptr_mut(&tid)
+}

@@ -1,0 +1,7 @@
+//! The programs, one family a file.
+
+mod allocation;
+mod free;
+mod lifecycle;
+mod memory;
+mod nothing;

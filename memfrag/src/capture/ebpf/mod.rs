@@ -1,0 +1,307 @@
+//! Capture by uprobes and a BPF ring buffer: any process, without restart.
+//!
+//! | file | job |
+//! |---|---|
+//! | `object` | the BPF object: loaded, and its programs on processes and mappings attached |
+//! | `links` | the probes of one allocator library, attached and detached together |
+//! | `multi` | many probes in one link, by plain system calls |
+//! | `capabilities` | whether this process may do all that |
+//! | `calibrate` | what a probe costs on this machine |
+//! | `discover` | which files to probe for a process, a command or the machine |
+//! | `tracefs` | where the kernel describes its tracepoints |
+
+mod calibrate;
+mod capabilities;
+mod discover;
+mod links;
+mod multi;
+mod object;
+mod tracefs;
+
+pub use calibrate::{Cost, calibrate};
+pub use capabilities::{has_capabilities, missing_capabilities};
+pub use discover::{Placing, known_allocators};
+pub use links::kernel_release;
+pub use links::{Body, Point, Role};
+
+use super::{Capture, Counters, Sink};
+use crate::target::maps::MapLine;
+use crate::target::{ProcessInfo, process};
+use anyhow::{Context, Result};
+use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
+use discover::Discovery;
+use links::{Links, Programs};
+use memfrag_common::config::Scope;
+use memfrag_common::loss::{COUNTERS, Counter};
+use memfrag_common::{Event, Op, Record};
+use object::Loaded;
+use std::collections::BTreeSet;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::time::Duration;
+
+/// Default size of the ring: more than half a second of the highest rate that one core produces.
+pub const RING_BYTES: u32 = 64 << 20;
+
+/// Events handed on at a time.
+const BATCH: usize = 4096;
+
+/// Events handed on by one call at most.
+const AT_ONCE: u64 = 1 << 20;
+
+/// `PROT_EXEC`: mappings with it change what call sites mean.
+const PROT_EXEC: u32 = 4;
+
+/// How to capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Which processes the probes report.
+    pub scope: Scope,
+    /// Bytes of the ring, a power of two.
+    pub ring_bytes: u32,
+    /// Where probes go.
+    pub placing: Placing,
+    /// What they do.
+    pub body: Body,
+}
+
+impl Options {
+    /// The usual: full records, best placement, the default ring.
+    pub fn new(scope: Scope) -> Self {
+        Self { scope, ring_bytes: RING_BYTES, placing: Placing::Best, body: Body::Full }
+    }
+}
+
+/// A running capture.
+pub struct EbpfCapture {
+    scope: Scope,
+    links: Vec<Links>,
+    discovery: Discovery,
+    /// Wait statuses that a parent has told, for exits that the probes could not tell.
+    statuses: std::collections::HashMap<u32, i32>,
+    programs: Programs,
+    ring: RingBuf<MapData>,
+    counts: PerCpuArray<MapData, u64>,
+    lost: HashMap<MapData, u32, u64>,
+    traced: HashMap<MapData, u32, u32>,
+    /// Declared last: the programs go after everything that uses their maps.
+    loaded: Loaded,
+    started: u64,
+    undecodable: u64,
+    batch: Vec<Event>,
+    /// Processes whose code mappings have changed in this batch.
+    remapped: BTreeSet<u32>,
+}
+
+impl std::fmt::Debug for EbpfCapture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EbpfCapture").field("links", &self.links.len()).field("started", &self.started).finish_non_exhaustive()
+    }
+}
+
+/// Nanoseconds of the clock that the programs stamp with.
+pub fn monotonic_now() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a valid place for the result.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
+}
+
+impl EbpfCapture {
+    /// Loads the programs; nothing is probed yet.
+    ///
+    /// # Errors
+    /// Missing rights, a kernel without what is needed, or no tracefs.
+    pub fn new(options: Options) -> Result<Self> {
+        let mut loaded = object::load(options.scope, options.ring_bytes)?;
+        let programs = Programs::load(&mut loaded, options.body)?;
+        loaded.attach_kernel_side()?;
+        let ring = RingBuf::try_from(loaded.take_map("RECORDS")?)?;
+        let counts = PerCpuArray::try_from(loaded.take_map("COUNTS")?)?;
+        let lost = HashMap::try_from(loaded.take_map("LOST")?)?;
+        let traced = HashMap::try_from(loaded.take_map("TRACED")?)?;
+        Ok(Self {
+            scope: options.scope,
+            links: Vec::new(),
+            discovery: Discovery::new(options.placing),
+            statuses: std::collections::HashMap::new(),
+            programs,
+            ring,
+            counts,
+            lost,
+            traced,
+            loaded,
+            started: monotonic_now(),
+            undecodable: 0,
+            batch: Vec::with_capacity(BATCH),
+            remapped: BTreeSet::new(),
+        })
+    }
+
+    /// Why mapping events and exit statuses are missing on this kernel, where they are.
+    pub fn without_memory_events(&self) -> Option<&str> {
+        self.loaded.without_memory_events.as_deref()
+    }
+
+    /// Whether all probes of a file share one link (kernel 6.10 and later).
+    pub fn has_multi_links(&self) -> bool {
+        matches!(self.programs, Programs::Multi { .. })
+    }
+
+    /// Adds a process to those that are traced.
+    ///
+    /// # Errors
+    /// When the programs' table of processes is full.
+    pub fn trace_process(&mut self, pid: u32, follow: bool) -> Result<()> {
+        self.traced.insert(pid, u32::from(follow), 0).with_context(|| format!("tracing process {pid}"))
+    }
+
+    /// Probes the functions of a file, in one process or in all that map it.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn attach(&mut self, file: &Path, points: &[Point], pid: Option<u32>) -> Result<()> {
+        let links = self.programs.attach(&mut self.loaded, file, points, pid)?;
+        self.links.push(links);
+        Ok(())
+    }
+
+    /// Tells the sink what a process is that runs already.
+    pub fn introduce(&mut self, pid: u32, sink: &mut dyn Sink) {
+        let time = self.elapsed();
+        if let Ok(process) = ProcessInfo::read(pid, time) {
+            sink.process(&process);
+        }
+        self.tell_mappings(pid, sink);
+    }
+
+    fn elapsed(&self) -> u64 {
+        monotonic_now().saturating_sub(self.started)
+    }
+
+    fn tell_mappings(&mut self, pid: u32, sink: &mut dyn Sink) {
+        if let Ok(lines) = process::map(pid) {
+            let mappings: Vec<_> = lines.iter().filter(|line| line.is_file()).map(MapLine::mapping).collect();
+            sink.mappings(self.elapsed(), pid, &mappings);
+        }
+    }
+
+    /// Takes all probes off. The ring keeps what is in it.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn detach(&mut self) -> Result<()> {
+        for links in self.links.drain(..) {
+            Programs::detach(&mut self.loaded, links).context("detaching probes")?;
+        }
+        Ok(())
+    }
+
+    fn wait(&self, timeout: Duration) {
+        let mut ready = libc::pollfd { fd: self.ring.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: one valid structure. An early return only means an early look.
+        unsafe { libc::poll(&raw mut ready, 1, timeout) };
+    }
+
+    fn fill_batch(&mut self) {
+        self.batch.clear();
+        while self.batch.len() < BATCH {
+            let Some(bytes) = self.ring.next() else { break };
+            let event = Record::from_bytes(&bytes)
+                .and_then(|record| Event::decode(&record, record.time.saturating_sub(self.started)));
+            match event {
+                Some(event) => self.batch.push(event),
+                None => self.undecodable += 1,
+            }
+        }
+    }
+
+    /// Gives the batch to the sink, with what `/proc` says about processes that have just changed before and behind.
+    fn hand_on(&mut self, sink: &mut dyn Sink) {
+        for event in &mut self.batch {
+            match &mut event.op {
+                Op::Exec => {
+                    if let Ok(process) = ProcessInfo::read(event.pid, event.time) {
+                        sink.process(&process);
+                    }
+                    self.remapped.insert(event.pid);
+                }
+                Op::Fork { child, .. } => {
+                    if let Ok(process) = ProcessInfo::read(*child, event.time) {
+                        sink.process(&process);
+                    }
+                    self.remapped.insert(*child);
+                }
+                Op::Mmap { protection, fd, .. } if *protection & PROT_EXEC != 0 && *fd >= 0 => {
+                    self.remapped.insert(event.pid);
+                }
+                Op::Exit { status } => {
+                    *status = self.statuses.remove(&event.pid).or(*status);
+                    self.remapped.remove(&event.pid);
+                }
+                _ => {}
+            }
+        }
+        sink.events(&self.batch);
+        for pid in std::mem::take(&mut self.remapped) {
+            self.tell_mappings(pid, sink);
+            // A process that is gone by now has nothing left to probe.
+            let _ = self.attach_process(pid);
+        }
+    }
+}
+
+impl Capture for EbpfCapture {
+    fn poll(&mut self, sink: &mut dyn Sink, timeout: Duration) -> Result<u64> {
+        self.wait(timeout);
+        let mut total = 0;
+        // What arrives meanwhile belongs to the next call: a fast target must not keep us here.
+        while total < AT_ONCE {
+            self.fill_batch();
+            if self.batch.is_empty() {
+                break;
+            }
+            total += self.batch.len() as u64;
+            self.hand_on(sink);
+        }
+        Ok(total)
+    }
+
+    /// Also tells a gap for each process whose last records were lost.
+    fn stop(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        let detached = self.detach();
+        while self.poll(sink, Duration::ZERO)? > 0 {}
+        let time = self.now();
+        let gaps: Vec<Event> = self
+            .lost
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|&(_, lost)| lost > 0)
+            .map(|(pid, lost)| Event { time, pid, tid: pid, op: Op::Gap { lost } })
+            .collect();
+        if !gaps.is_empty() {
+            sink.events(&gaps);
+        }
+        detached
+    }
+
+    fn counters(&self) -> Vec<(Option<u32>, Counters)> {
+        let mut counters = [0; COUNTERS];
+        for (index, counter) in counters.iter_mut().enumerate() {
+            if let Ok(values) = self.counts.get(&(index as u32), 0) {
+                *counter = values.iter().sum();
+            }
+        }
+        counters[Counter::Dropped as usize] += self.undecodable;
+        vec![(None, counters)]
+    }
+
+    fn now(&self) -> u64 {
+        self.elapsed()
+    }
+
+    fn exited(&mut self, pid: u32, status: i32) {
+        self.statuses.insert(pid, status);
+    }
+}

@@ -1,0 +1,188 @@
+//! The command line's grammar.
+
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where a process's memory goes, which call sites pin it, and what would free it.
+#[derive(Debug, Parser)]
+#[command(name = "memfrag", version, max_term_width = 100, arg_required_else_help = true)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Record every allocation of a running process, of a command, or of the whole machine.
+    Trace(TraceArgs),
+    /// Show what a recording holds.
+    Report(ReportArgs),
+    /// Tell what this kernel, user and machine allow, what probes cost here, and what to do about the rest.
+    Doctor(DoctorArgs),
+}
+
+/// How events are captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum BackendChoice {
+    /// eBPF when it may be used, else preload for a command.
+    Auto,
+    /// Probes in the kernel: any process, without restart; needs root or `CAP_BPF` and `CAP_PERFMON`.
+    Ebpf,
+    /// A library loaded into the command: needs no rights and costs the command less.
+    Preload,
+}
+
+/// Where probes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum PlacementChoice {
+    /// The first instruction that the kernel emulates.
+    Best,
+    /// The function's first instruction, as other tools do: for comparison.
+    Entry,
+}
+
+/// What probes do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum BodyChoice {
+    /// Record.
+    Full,
+    /// Nothing: for measuring what the probes themselves cost.
+    Empty,
+}
+
+#[derive(Debug, Parser)]
+#[command(group = ArgGroup::new("target").required(true).args(["pid", "system", "command"]))]
+pub(super) struct TraceArgs {
+    /// A running process; several with commas or by repeating.
+    #[arg(long, value_name = "PID", value_delimiter = ',')]
+    pub(super) pid: Vec<u32>,
+    /// Every process that uses a known allocator, now or later.
+    #[arg(long)]
+    pub(super) system: bool,
+    /// A command to run and trace, with the processes that it makes.
+    #[arg(last = true, value_name = "CMD")]
+    pub(super) command: Vec<OsString>,
+    /// How events are captured.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(super) backend: BackendChoice,
+    /// The recording [default: memfrag.NAME.PID.mfrag].
+    #[arg(short, long, value_name = "FILE", conflicts_with = "no_record")]
+    pub(super) output: Option<PathBuf>,
+    /// Keep no recording; only count.
+    #[arg(long)]
+    pub(super) no_record: bool,
+    /// Stop after this long, such as 30s, 500ms or 2m.
+    #[arg(long, value_parser = parse_duration)]
+    pub(super) duration: Option<Duration>,
+    /// Do not trace the processes that the command makes. Probes are then limited to the command's process, and no
+    /// other process of the machine pays for them.
+    #[arg(long)]
+    pub(super) no_follow: bool,
+    /// At the end print the report to stdout, as JSON.
+    #[arg(long, conflicts_with = "no_record")]
+    pub(super) json: bool,
+    /// Say nothing but errors.
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+    /// Bytes of the ring between the probes and memfrag, a power of two such as 64M.
+    #[arg(long, value_parser = parse_ring, value_name = "SIZE", default_value = "64M")]
+    pub(super) ring: u32,
+    #[arg(long, value_enum, default_value = "best", hide = true)]
+    pub(super) placement: PlacementChoice,
+    #[arg(long, value_enum, default_value = "full", hide = true)]
+    pub(super) probe_body: BodyChoice,
+}
+
+#[derive(Debug, Parser)]
+pub(super) struct ReportArgs {
+    /// The recording.
+    pub(super) file: PathBuf,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// The state at this time since the trace began, such as 1.5s or 200ms.
+    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    pub(super) at: Option<Duration>,
+}
+
+#[derive(Debug, Parser)]
+pub(super) struct DoctorArgs {
+    /// Print one JSON document.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// A time such as `30s`, `1.5s`, `200ms`, `2m`, `1h`, or plain seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let seconds = match unit {
+        "ns" => 1e-9,
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("unknown unit {unit:?}; use ms, s, m or h")),
+    };
+    let number: f64 = number.parse().map_err(|_| format!("{number:?} is no number"))?;
+    Duration::try_from_secs_f64(number * seconds).map_err(|_| "out of range".to_owned())
+}
+
+/// A power of two of bytes, at least a page, with an optional K, M or G.
+fn parse_ring(text: &str) -> Result<u32, String> {
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
+        Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let number: u64 = digits.parse().map_err(|_| format!("{digits:?} is no whole number"))?;
+    let bytes = number.checked_shl(shift).filter(|bytes| bytes >> shift == number).unwrap_or(0);
+    match u32::try_from(bytes) {
+        Ok(bytes) if bytes.is_power_of_two() && bytes >= 4096 => Ok(bytes),
+        _ => Err("a ring has a power of two of bytes, from 4K to 2G".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn trace(words: &[&str]) -> Result<TraceArgs, clap::Error> {
+        Args::try_parse_from(["memfrag", "trace"].iter().chain(words)).map(|args| match args.verb {
+            Verb::Trace(args) => args,
+            other => panic!("parsed as {other:?}"),
+        })
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_target_is_one_of_three() {
+        assert_eq!(trace(&["--pid", "1,2", "--pid", "3"]).unwrap().pid, [1, 2, 3]);
+        assert_eq!(trace(&["--", "ls", "--pid"]).unwrap().command, ["ls", "--pid"]);
+        assert!(trace(&[]).is_err());
+        assert!(trace(&["--pid", "1", "--", "ls"]).is_err());
+        assert!(trace(&["--system", "--pid", "1"]).is_err());
+        assert!(trace(&["--pid", "x"]).is_err());
+    }
+
+    #[test]
+    fn times_and_sizes_have_units() {
+        assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(parse_duration("-1s").is_err());
+        assert!(parse_duration("3 weeks").is_err());
+        assert_eq!(parse_ring("16M"), Ok(16 << 20));
+        assert!(parse_ring("3M").is_err());
+        assert!(parse_ring("99999999999999999999G").is_err());
+        assert!(parse_ring("9223372036854775808M").is_err());
+    }
+}

@@ -1,0 +1,187 @@
+//! Which backend captures, and the trace begun with it.
+
+use super::args::{BackendChoice, BodyChoice, PlacementChoice, TraceArgs};
+use super::{Exit, FAILED, NOT_EXECUTABLE, NOT_FOUND};
+use anyhow::{Context, Result, anyhow, bail};
+use memfrag::capture::ebpf::{Body, EbpfCapture, Options, Placing};
+use memfrag::capture::launch::{Child, Held};
+use memfrag::capture::preload::PreloadSession;
+use memfrag::capture::{Capture, Sink};
+use memfrag::target::{command, process};
+use memfrag_common::config::Scope;
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+/// A backend, by the name that recordings carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Backend {
+    Ebpf,
+    Preload,
+}
+
+impl Backend {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Ebpf => "ebpf",
+            Self::Preload => "preload",
+        }
+    }
+}
+
+/// A trace that has begun.
+pub(super) struct Started {
+    pub(super) backend: Backend,
+    pub(super) capture: Box<dyn Capture>,
+    /// The launched command, still held.
+    pub(super) held: Option<Held>,
+    /// What is traced, in a few words.
+    pub(super) target: String,
+    /// What the user should know.
+    pub(super) notes: Vec<String>,
+}
+
+/// What the kernel lets this user do with BPF; `Err` says what is missing and how to get it.
+pub(super) fn may_use_ebpf() -> Result<()> {
+    if !cfg!(target_arch = "x86_64") {
+        bail!("probes are placed for x86-64 processors only");
+    }
+    if memfrag::capture::ebpf::has_capabilities() {
+        return Ok(());
+    }
+    bail!("probes need root, or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE; run it with sudo")
+}
+
+/// Chooses the backend, says in a line which and why if the choice was ours, and begins.
+pub(super) fn start(args: &TraceArgs, sink: &mut dyn Sink) -> Result<Started> {
+    let program = match args.command.first() {
+        Some(name) => Some(find(name)?),
+        None => None,
+    };
+    for &pid in &args.pid {
+        process::check(pid)?;
+    }
+    let allowed = may_use_ebpf();
+    let mut notes = Vec::new();
+    let backend = match (args.backend, &allowed, &program) {
+        (BackendChoice::Ebpf, Err(reason), _) => {
+            let other = if program.is_some() { "; or use --backend preload, which needs no rights" } else { "" };
+            bail!("cannot use eBPF: {reason:#}{other}")
+        }
+        (BackendChoice::Ebpf, Ok(()), _) => Backend::Ebpf,
+        (BackendChoice::Preload, _, Some(_)) => Backend::Preload,
+        (BackendChoice::Preload, _, None) => {
+            bail!("a running process cannot be given a library: --backend preload works for a command (-- CMD) only")
+        }
+        (BackendChoice::Auto, Ok(()), _) => {
+            notes.push("backend ebpf: probes in the kernel, which may be used here".to_owned());
+            Backend::Ebpf
+        }
+        (BackendChoice::Auto, Err(reason), Some(_)) => {
+            notes.push(format!("backend preload: {reason:#}"));
+            Backend::Preload
+        }
+        (BackendChoice::Auto, Err(reason), None) => bail!("cannot trace a running process: {reason:#}"),
+    };
+    let mut started = match (backend, program) {
+        (Backend::Ebpf, program) => ebpf(args, program, sink)?,
+        (Backend::Preload, _) => preload(args)?,
+    };
+    notes.append(&mut started.notes);
+    started.notes = notes;
+    Ok(started)
+}
+
+fn find(name: &OsString) -> Result<PathBuf> {
+    command::resolve(name, std::env::var_os("PATH").as_deref()).map_err(|error| {
+        let status = if error.is_not_found() { NOT_FOUND } else { NOT_EXECUTABLE };
+        Exit { status, message: error.to_string() }.into()
+    })
+}
+
+fn ebpf(args: &TraceArgs, program: Option<PathBuf>, sink: &mut dyn Sink) -> Result<Started> {
+    let scope = if args.system {
+        Scope::All
+    } else if program.is_some() && !args.no_follow {
+        Scope::Map
+    } else {
+        Scope::Link
+    };
+    let options = Options {
+        scope,
+        ring_bytes: args.ring,
+        placing: match args.placement {
+            PlacementChoice::Best => Placing::Best,
+            PlacementChoice::Entry => Placing::Entry,
+        },
+        body: match args.probe_body {
+            BodyChoice::Full => Body::Full,
+            BodyChoice::Empty => Body::Empty,
+        },
+    };
+    let mut capture = EbpfCapture::new(options)?;
+    let mut notes = Vec::new();
+    if let Some(reason) = capture.without_memory_events() {
+        notes.push(format!("changes of mappings are not recorded: {reason}"));
+    }
+    let mut held = None;
+    let target = if let Some(path) = program {
+        let runs = command::program(&path)?;
+        let process = Held::new(&args.command, &[]).context("making a process for the command")?;
+        let follow = !args.no_follow;
+        capture.attach_command(&runs, follow, process.pid())?;
+        capture.trace_process(process.pid(), follow)?;
+        if follow {
+            notes.push(
+                "probes are on the machine's libraries while the command runs, so that the processes it makes are \
+                 seen; others that use them run slower meanwhile (--no-follow limits the probes to the command)"
+                    .to_owned(),
+            );
+        }
+        held = Some(process);
+        memfrag::capture::launch::display(&args.command)
+    } else if args.system {
+        capture.attach_machine()?;
+        "the whole machine".to_owned()
+    } else {
+        for &pid in &args.pid {
+            capture.introduce(pid, sink);
+            capture.trace_process(pid, false)?;
+            let allocators = capture.attach_process(pid)?;
+            let Some(first) = allocators.first() else {
+                bail!(
+                    "process {pid} has mapped no allocator that memfrag knows: none of its files defines malloc; a \
+                     program with an allocator of its own, such as a Go program, cannot be traced"
+                );
+            };
+            let version = first.version.as_deref().unwrap_or("");
+            notes.push(format!("process {pid} allocates by {} {version} ({})", first.kind, first.path.display()));
+        }
+        let pids: Vec<String> = args.pid.iter().map(ToString::to_string).collect();
+        format!("process {}", pids.join(", "))
+    };
+    Ok(Started { backend: Backend::Ebpf, capture: Box::new(capture), held, target, notes })
+}
+
+fn preload(args: &TraceArgs) -> Result<Started> {
+    let session = PreloadSession::create().context("making the shared memory for the command")?;
+    let held = Held::new(&args.command, &session.env()).context("making a process for the command")?;
+    let target = memfrag::capture::launch::display(&args.command);
+    Ok(Started { backend: Backend::Preload, capture: Box::new(session), held: Some(held), target, notes: Vec::new() })
+}
+
+/// Lets the command begin.
+pub(super) fn release(held: Held, args: &TraceArgs) -> Result<Child> {
+    held.release().map_err(|error| {
+        let name = args.command[0].display();
+        let (status, message) = match error.kind() {
+            ErrorKind::NotFound => (NOT_FOUND, format!("{name}: its interpreter was not found ({error})")),
+            ErrorKind::PermissionDenied => (NOT_EXECUTABLE, format!("{name} may not be executed ({error})")),
+            _ if error.raw_os_error() == Some(libc::ENOEXEC) => {
+                (NOT_EXECUTABLE, format!("{name} is no program and names no interpreter ({error})"))
+            }
+            _ => (FAILED, format!("cannot run {name}: {error}")),
+        };
+        anyhow!(Exit { status, message })
+    })
+}

@@ -1,0 +1,219 @@
+//! `memfrag doctor`: what this kernel, user and machine allow, and what to do about the rest.
+
+use super::args::DoctorArgs;
+use anyhow::Result;
+use memfrag::capture::ebpf::{self, Cost, EbpfCapture, Options};
+use memfrag::probes::{self, Class, ProbePlan};
+use memfrag_common::config::Scope;
+use serde::Serialize;
+use std::fs;
+use std::io::{self, Write as _};
+
+/// What was looked at, and what came out.
+#[derive(Debug, Serialize)]
+struct Finding {
+    what: &'static str,
+    ok: bool,
+    found: String,
+    /// What to do where it is not as it should be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Library {
+    path: String,
+    allocator: &'static str,
+    version: Option<String>,
+    build_id: String,
+    probes: Vec<Probe>,
+    left_out: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Probe {
+    function: &'static str,
+    names: Vec<&'static str>,
+    /// Bytes from the function's start.
+    offset: u32,
+    instruction: String,
+    emulated: bool,
+    skips_null: bool,
+    why: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Costs {
+    emulated_ns: f64,
+    emulated_with_return_ns: f64,
+    single_stepped_ns: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Diagnosis {
+    format: &'static str,
+    version: u32,
+    findings: Vec<Finding>,
+    probe_cost: Option<Costs>,
+    libraries: Vec<Library>,
+}
+
+/// Runs the verb and returns the exit status.
+pub(super) fn run(args: &DoctorArgs) -> Result<u8> {
+    let cost = ebpf::has_capabilities().then(ebpf::calibrate);
+    let mut findings = vec![kernel(), rights(), tracefs()];
+    if ebpf::has_capabilities() {
+        findings.extend(programs());
+    }
+    if let Some(Err(error)) = &cost {
+        findings.push(bad("probes", format!("{error:#}"), "see whether another tool can place uprobes, such as perf"));
+    }
+    findings.push(shared_memory());
+    let cost = cost.and_then(Result::ok);
+    let libraries = ebpf::known_allocators().iter().filter_map(|path| probes::plan(path).ok()).map(library).collect();
+    let diagnosis = Diagnosis {
+        format: "memfrag-doctor",
+        version: 1,
+        findings,
+        probe_cost: cost.map(|cost| Costs {
+            emulated_ns: cost.emulated,
+            emulated_with_return_ns: cost.emulated_with_return,
+            single_stepped_ns: cost.single_stepped,
+        }),
+        libraries,
+    };
+    let mut out = io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &diagnosis)?;
+        writeln!(out)?;
+    } else {
+        out.write_all(text(&diagnosis, cost).as_bytes())?;
+    }
+    Ok(0)
+}
+
+fn good(what: &'static str, found: impl Into<String>) -> Finding {
+    Finding { what, ok: true, found: found.into(), remedy: None }
+}
+
+fn bad(what: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    Finding { what, ok: false, found: found.into(), remedy: Some(remedy.into()) }
+}
+
+fn kernel() -> Finding {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let release = release.trim();
+    match ebpf::kernel_release() {
+        Some(version) if version >= (6, 10) => good("kernel", format!("{release}: all probes of a library in one link")),
+        Some(version) if version >= (5, 15) => {
+            good("kernel", format!("{release}: one link a probe, so taking them off takes some seconds"))
+        }
+        _ => bad("kernel", release, "eBPF capture needs Linux 5.15; --backend preload works on any"),
+    }
+}
+
+fn rights() -> Finding {
+    let missing = ebpf::missing_capabilities();
+    if missing.is_empty() {
+        good("rights", "may load programs and probe any process")
+    } else {
+        bad("rights", format!("without {}", missing.join(", ")), "run with sudo; --backend preload needs no rights")
+    }
+}
+
+fn tracefs() -> Finding {
+    if ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"].iter().any(|path| fs::metadata(path).is_ok()) {
+        good("tracefs", "mounted")
+    } else {
+        bad("tracefs", "not mounted, or not for this user", "sudo mount -t tracefs tracefs /sys/kernel/tracing")
+    }
+}
+
+fn programs() -> Vec<Finding> {
+    match EbpfCapture::new(Options { ring_bytes: 4096, ..Options::new(Scope::Link) }) {
+        Ok(capture) => {
+            let memory = match capture.without_memory_events() {
+                None => good("mapping events", "mmap, munmap, mremap, brk, madvise are recorded"),
+                Some(reason) => bad("mapping events", reason, "the kernel needs CONFIG_FTRACE_SYSCALLS"),
+            };
+            vec![good("BPF programs", "load and attach"), memory]
+        }
+        Err(error) => vec![bad("BPF programs", format!("{error:#}"), "the message above tells what the kernel refused")],
+    }
+}
+
+fn shared_memory() -> Finding {
+    match tempfile_in("/dev/shm") {
+        Ok(()) => good("shared memory", "/dev/shm can be used: --backend preload works"),
+        Err(error) => bad("shared memory", format!("/dev/shm: {error}"), "preload uses XDG_RUNTIME_DIR or the temporary folder instead"),
+    }
+}
+
+fn tempfile_in(folder: &str) -> io::Result<()> {
+    let path = format!("{folder}/memfrag-doctor-{}", std::process::id());
+    fs::OpenOptions::new().write(true).create_new(true).open(&path)?;
+    fs::remove_file(path)
+}
+
+fn library(plan: ProbePlan) -> Library {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>();
+    Library {
+        path: plan.path.display().to_string(),
+        allocator: plan.allocator.name(),
+        version: plan.version.clone(),
+        build_id: hex(&plan.build_id).concat(),
+        left_out: plan.left_out.iter().map(|left| format!("{}: {}", left.names.join(", "), left.reason)).collect(),
+        probes: plan
+            .points
+            .into_iter()
+            .map(|point| Probe {
+                function: point.function.name(),
+                names: point.names,
+                offset: point.placement.offset,
+                instruction: hex(&point.placement.instruction).join(" "),
+                emulated: point.placement.class == Class::Emulated,
+                skips_null: point.placement.skips_null,
+                why: point.placement.why,
+            })
+            .collect(),
+    }
+}
+
+fn text(diagnosis: &Diagnosis, cost: Option<Cost>) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for finding in &diagnosis.findings {
+        let mark = if finding.ok { "ok" } else { "!!" };
+        let _ = writeln!(text, "{mark}  {:<15} {}", finding.what, finding.found);
+        if let Some(remedy) = &finding.remedy {
+            let _ = writeln!(text, "    {:<15} → {remedy}", "");
+        }
+    }
+    if let Some(cost) = cost {
+        let _ = writeln!(
+            text,
+            "\nWhat a probe costs here, in the traced program (nanoseconds a hit, empty program)\n    \
+             {:>6.0}  on an instruction that the kernel emulates\n    {:>6.0}  the same with a probe on the return\n    \
+             {:>6.0}  on an instruction that the kernel single-steps\n    \
+             a malloc and its free then cost about {:.1} µs more",
+            cost.emulated,
+            cost.emulated_with_return,
+            cost.single_stepped,
+            cost.pair() / 1000.0
+        );
+    }
+    for library in &diagnosis.libraries {
+        let version = library.version.as_deref().unwrap_or("");
+        let _ = writeln!(text, "\n{} {version}  {}", library.allocator, library.path);
+        for probe in &library.probes {
+            let names = probe.names.join(" = ");
+            let class = if probe.emulated { "emulated" } else { "single-stepped" };
+            let null = if probe.skips_null { ", free(NULL) passes by" } else { "" };
+            let _ = writeln!(text, "    {names:<32} +{:<4} {:<18} {class}{null}", probe.offset, probe.instruction);
+        }
+        for left in &library.left_out {
+            let _ = writeln!(text, "    {left}");
+        }
+    }
+    text
+}

@@ -1,0 +1,62 @@
+//! One verb a file; the only place that knows the command line, terminals and exit codes.
+
+mod args;
+mod backend;
+mod doctor;
+mod progress;
+mod report;
+mod tally;
+mod trace;
+
+use args::{Args, Verb};
+use clap::Parser as _;
+use std::io::{self, ErrorKind};
+use std::process::ExitCode;
+
+/// memfrag's own failures, as `timeout` and `env` have it.
+const FAILED: u8 = 125;
+/// The command was found but cannot be run.
+const NOT_EXECUTABLE: u8 = 126;
+/// The command was not found.
+const NOT_FOUND: u8 = 127;
+
+/// An error that ends memfrag with a certain exit status.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+struct Exit {
+    status: u8,
+    message: String,
+}
+
+/// Parses the command line, runs the verb, prints what went wrong.
+pub(crate) fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { FAILED } else { 0 });
+        }
+    };
+    let result = match args.verb {
+        Verb::Trace(args) => trace::run(&args),
+        Verb::Report(args) => report::run(&args),
+        Verb::Doctor(args) => doctor::run(&args),
+    };
+    match result {
+        Ok(status) => ExitCode::from(status),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("memfrag: {error:#}");
+            let status = error.downcast_ref::<Exit>().map_or(FAILED, |exit| exit.status);
+            ExitCode::from(status)
+        }
+    }
+}
+
+/// Whether the reader of our output went away, as `head` does; that is no failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == ErrorKind::BrokenPipe)
+}

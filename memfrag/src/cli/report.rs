@@ -1,0 +1,87 @@
+//! `memfrag report`: what a recording holds.
+
+use super::args::ReportArgs;
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use memfrag::capture::Sink as _;
+use memfrag::recording::{Item, Reader};
+use memfrag::report::{RecordingMeta, Report, ReportBuilder, Style, json, text};
+use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+use std::path::Path;
+use std::time::Duration;
+
+/// Columns where the terminal does not tell.
+const WIDTH: usize = 96;
+
+/// Runs the verb and returns the exit status.
+pub(super) fn run(args: &ReportArgs) -> Result<u8> {
+    if args.json {
+        print_json(&args.file, args.at)?;
+        return Ok(0);
+    }
+    let report = gather(&args.file, args.at)?;
+    let terminal = io::stdout().is_terminal();
+    let color = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let width = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(WIDTH);
+    let mut out = io::stdout().lock();
+    out.write_all(text::render(&report, Style { color, width }).as_bytes())?;
+    out.flush()?;
+    Ok(0)
+}
+
+/// Prints the report of a recording as one JSON document.
+pub(super) fn print_json(file: &Path, at: Option<Duration>) -> Result<()> {
+    let report = gather(file, at)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    json::write(&report, &mut out)?;
+    out.flush()?;
+    Ok(())
+}
+
+fn gather(file: &Path, at: Option<Duration>) -> Result<Report> {
+    let reader = Reader::open(file)?;
+    let until = at.map(|at| u64::try_from(at.as_nanos()).unwrap_or(u64::MAX));
+    let mut builder = ReportBuilder::new(until);
+    let bar = reading_bar(reader.events());
+    let mut read = 0;
+    let mut items = reader.items();
+    let mut end = None;
+    while let Some(item) = items.next_item() {
+        match item {
+            Item::Events(events) => {
+                builder.events(events);
+                read += events.len() as u64;
+                bar.set_position(read);
+            }
+            Item::Process(process) => builder.process(&process),
+            Item::Mappings { time, pid, mappings } => builder.mappings(time, pid, &mappings),
+            Item::Memory(sample) => builder.memory(&sample),
+            Item::Counters { pid, counters, .. } => builder.counters(pid, &counters),
+            Item::Missing { events } => builder.missing(events),
+            Item::End(found) => end = Some(found),
+        }
+    }
+    bar.finish_and_clear();
+    let duration_ns = until.unwrap_or_else(|| end.as_ref().map_or(reader.last_time(), |end| end.time));
+    Ok(builder.finish(RecordingMeta {
+        file: file.display().to_string(),
+        duration_ns,
+        backend: reader.header().backend.clone(),
+        complete: reader.complete(),
+        bytes_on_disk: reader.bytes(),
+    }))
+}
+
+/// A bar for recordings that take a while to read.
+fn reading_bar(events: u64) -> ProgressBar {
+    /// Read in less than a blink.
+    const SHORT: u64 = 5_000_000;
+    if events < SHORT {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(Some(events), ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("reading  {wide_bar}  {human_pos} of {human_len} events  {eta}") {
+        bar.set_style(style);
+    }
+    bar
+}

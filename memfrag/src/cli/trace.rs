@@ -1,0 +1,218 @@
+//! `memfrag trace`: record every allocation of a process, a command, or the machine.
+
+use super::args::TraceArgs;
+use super::backend::{self, Backend, Started};
+use super::progress::Progress;
+use super::tally::Tally;
+use anyhow::{Context, Result};
+use memfrag::capture::launch::{Child, exit_code};
+use memfrag::recording::{Header, Status, Writer};
+use memfrag::target::process;
+use memfrag_common::loss::Counter;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How long one look at the ring waits.
+const LOOK: Duration = Duration::from_millis(5);
+/// How often counters go into the recording.
+const COUNT: Duration = Duration::from_secs(1);
+/// How long the command may take to end after Ctrl-C, which it gets too, while it is still traced.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Runs the verb and returns the exit status.
+pub(super) fn run(args: &TraceArgs) -> Result<u8> {
+    let stop = on_signals()?;
+    let mut tally = Tally::default();
+    let Started { backend, mut capture, held, target, notes } = backend::start(args, &mut tally)?;
+    let pid = held.as_ref().map_or_else(|| args.pid.first().copied().unwrap_or(0), |held| held.pid());
+    let output = (!args.no_record).then(|| args.output.clone().unwrap_or_else(|| default_name(args, pid)));
+    if let Some(path) = &output {
+        match Writer::create(path, &header(backend, args)) {
+            Ok(writer) => tally.record(writer),
+            Err(error) => {
+                if let Some(held) = held {
+                    held.abandon();
+                }
+                return Err(error.into());
+            }
+        }
+    }
+    let say = |text: &str| {
+        if !args.quiet {
+            eprintln!("memfrag: {text}");
+        }
+    };
+    notes.iter().for_each(|note| say(note));
+    let mut child = match held {
+        Some(held) => Some(backend::release(held, args).inspect_err(|_| {
+            if let Some(path) = &output {
+                let _ = std::fs::remove_file(path);
+            }
+        })?),
+        None => None,
+    };
+    say(&format!("tracing {target}; Ctrl-C ends the trace"));
+
+    let mut progress = Progress::new(!args.quiet);
+    let begin = Instant::now();
+    let mut last_count = begin;
+    let mut status = None;
+    let mut asked = None;
+    loop {
+        capture.poll(&mut tally, LOOK)?;
+        let now = capture.now();
+        tally.tick(now);
+        if last_count.elapsed() >= COUNT {
+            tally.counters(&capture.counters());
+            last_count = Instant::now();
+        }
+        progress.show(&tally, begin.elapsed());
+        if let Some(child) = &mut child {
+            status = child.try_wait().context("waiting for the command")?;
+            if let Some(status) = status {
+                capture.exited(child.pid(), status);
+                break;
+            }
+        } else if !args.system && args.pid.iter().all(|&pid| has_ended(pid)) {
+            break;
+        }
+        if args.duration.is_some_and(|duration| begin.elapsed() >= duration) {
+            break;
+        }
+        if stop.load(Ordering::Relaxed) && asked.is_none() {
+            asked = Some(Instant::now());
+        }
+        if asked.is_some_and(|asked: Instant| child.is_none() || asked.elapsed() >= GRACE) {
+            break;
+        }
+    }
+    progress.finish();
+    let stopped = capture.stop(&mut tally);
+    let end = capture.now();
+    let counters = capture.counters();
+    tally.counters(&counters);
+    drop(capture);
+    summarize(&mut tally, output.as_deref(), end, status, &counters, backend, &say)?;
+    stopped?;
+    let failure = tally.failure();
+    if let Some(path) = output.as_deref().filter(|_| args.json) {
+        super::report::print_json(path, None)?;
+    }
+    let status = wait_for(child, status, &say)?;
+    match (failure, status) {
+        (Some(reason), None) => Err(anyhow::anyhow!("{reason}")),
+        (Some(reason), Some(status)) => {
+            eprintln!("memfrag: {reason}");
+            Ok(status)
+        }
+        (None, status) => Ok(status.unwrap_or(0)),
+    }
+}
+
+/// Waits for a command that outlives its trace, so that its status can be passed on.
+fn wait_for(child: Option<Child>, status: Option<i32>, say: &dyn Fn(&str)) -> Result<Option<u8>> {
+    let Some(mut child) = child else { return Ok(None) };
+    if let Some(status) = status {
+        return Ok(Some(exit_code(status)));
+    }
+    say(&format!("the command (process {}) goes on untraced; Ctrl-C gives up waiting for it", child.pid()));
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(exit_code(status)));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Ctrl-C and SIGTERM ask for the end; a second one gives up at once.
+fn on_signals() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // In this order: the second signal finds the flag set by the first.
+        signal_hook::flag::register_conditional_shutdown(signal, i32::from(super::FAILED), Arc::clone(&stop))
+            .context("installing a signal handler")?;
+        signal_hook::flag::register(signal, Arc::clone(&stop)).context("installing a signal handler")?;
+    }
+    Ok(stop)
+}
+
+fn has_ended(pid: u32) -> bool {
+    process::Stat::read(pid).map_or(true, |stat| stat.has_ended())
+}
+
+fn header(backend: Backend, args: &TraceArgs) -> Header {
+    let read = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Header {
+        backend: backend.name().to_owned(),
+        started_unix_ns: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
+        clock: "CLOCK_MONOTONIC".to_owned(),
+        memfrag_version: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel: read("/proc/sys/kernel/osrelease"),
+        machine: std::env::consts::ARCH.to_owned(),
+        hostname: read("/proc/sys/kernel/hostname"),
+        command: args.command.clone(),
+        page_size: 4096,
+    }
+}
+
+/// `memfrag.NAME.PID.mfrag` in the current folder.
+fn default_name(args: &TraceArgs, pid: u32) -> PathBuf {
+    let name = match args.command.first() {
+        Some(command) => Path::new(command).file_name().unwrap_or(command).to_string_lossy().into_owned(),
+        None if args.system => return PathBuf::from("memfrag.system.mfrag"),
+        None => process::Stat::read(pid).map(|stat| stat.comm).unwrap_or_default(),
+    };
+    let name = name.replace(['/', ' '], "_");
+    PathBuf::from(format!("memfrag.{name}.{pid}.mfrag"))
+}
+
+fn summarize(
+    tally: &mut Tally,
+    output: Option<&Path>,
+    end: u64,
+    status: Option<i32>,
+    counters: &[(Option<u32>, memfrag::capture::Counters)],
+    backend: Backend,
+    say: &dyn Fn(&str),
+) -> Result<()> {
+    let seconds = end as f64 / 1e9;
+    let lost = tally.lost();
+    let losses = if lost == 0 { "none lost".to_owned() } else { format!("{lost} LOST") };
+    say(&format!(
+        "{} events of {} processes in {seconds:.1} s, {losses}",
+        super::progress::grouped(tally.events()),
+        tally.processes()
+    ));
+    let total = |counter: Counter| counters.iter().map(|(_, values)| values[counter as usize]).sum::<u64>();
+    for counter in [Counter::Dropped, Counter::ThreadMapFull, Counter::Waited] {
+        if total(counter) > 0 {
+            say(&format!("{} {}", super::progress::grouped(total(counter)), counter.describe()));
+        }
+    }
+    if backend == Backend::Ebpf && tally.events() as f64 / seconds.max(0.1) > 200_000.0 {
+        say("at this rate probes are felt: --backend preload costs a launched command several times less");
+    }
+    let Some(path) = output else { return Ok(()) };
+    let Some(summary) = tally.finish(end, status)? else { return Ok(()) };
+    let each = summary.bytes as f64 / summary.events.max(1) as f64;
+    say(&format!(
+        "recorded in {} ({}, {each:.1} bytes an event); see it with: memfrag report {}",
+        path.display(),
+        super::progress::bytes(summary.bytes),
+        path.display()
+    ));
+    Ok(())
+}
+
+/// Why the recording stopped early, if it did.
+pub(super) fn failure_of(status: &Status) -> Option<String> {
+    match status {
+        Status::Recording => None,
+        Status::Stopped { reason, not_recorded } => {
+            Some(format!("{reason}; {not_recorded} events are not in the recording, which is valid up to there"))
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! One heap: what is live in an address space, and how it came to be.
+
+use super::blocks::{Block, Blocks, MAX_SIZE};
+use super::maps::MapTotals;
+use super::origin::{Origin, OriginId, OriginTotals, Origins};
+use super::thread::PendingRealloc;
+use super::timeline::{Point, Timeline};
+use super::totals::{Amount, Anomalies, Functions, Peak, Totals};
+use memfrag_common::Function;
+
+/// The heap of one address space.
+#[derive(Debug)]
+pub struct Heap {
+    blocks: Blocks,
+    origins: Origins,
+    live: Amount,
+    pub(super) totals: Totals,
+    functions: Functions,
+    peak: Peak,
+    inherited: Amount,
+    discarded: Amount,
+    pub(super) anomalies: Anomalies,
+    pub(super) damaged_at: Option<u64>,
+    pub(super) maps: MapTotals,
+    timeline: Timeline,
+    /// Processes that act on it and have not ended.
+    pub(super) users: u32,
+}
+
+/// An allocator call that gives a block.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Call {
+    pub(super) time: u64,
+    pub(super) tid: u32,
+    pub(super) addr: u64,
+    pub(super) size: u64,
+    pub(super) origin: Origin,
+}
+
+impl Heap {
+    pub(super) fn new(time: u64) -> Self {
+        Self {
+            blocks: Blocks::default(),
+            origins: Origins::default(),
+            live: Amount::default(),
+            totals: Totals::default(),
+            functions: Functions::default(),
+            peak: Peak { time, live: Amount::default() },
+            inherited: Amount::default(),
+            discarded: Amount::default(),
+            anomalies: Anomalies::default(),
+            damaged_at: None,
+            maps: MapTotals::default(),
+            timeline: Timeline::new(time, Amount::default()),
+            users: 1,
+        }
+    }
+
+    /// The copy that a forked process starts with. Its sums begin at zero; its blocks are inherited.
+    pub(super) fn fork(&mut self, time: u64) -> Self {
+        Self {
+            blocks: self.blocks.fork(),
+            origins: self.origins.fork(),
+            live: self.live,
+            peak: Peak { time, live: self.live },
+            inherited: self.live,
+            // What the parent's stream lacks, the child's copy lacks as well.
+            damaged_at: self.damaged_at.map(|_| time),
+            timeline: Timeline::new(time, self.live),
+            ..Self::new(time)
+        }
+    }
+
+    /// The live blocks.
+    pub fn blocks(&self) -> &Blocks {
+        &self.blocks
+    }
+
+    /// How much is live. Old blocks of reallocations under way are not.
+    pub fn live(&self) -> Amount {
+        self.live
+    }
+
+    /// The sums of its life.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// What each function of the allocator did.
+    pub fn functions(&self) -> &Functions {
+        &self.functions
+    }
+
+    /// When most was live.
+    pub fn peak(&self) -> Peak {
+        self.peak
+    }
+
+    /// What a fork handed down.
+    pub fn inherited(&self) -> Amount {
+        self.inherited
+    }
+
+    /// What was live when the process started another program: gone with the old one, and no leak.
+    pub fn discarded(&self) -> Amount {
+        self.discarded
+    }
+
+    /// What a complete stream of events would not have shown.
+    pub fn anomalies(&self) -> Anomalies {
+        self.anomalies
+    }
+
+    /// Since when events are missing, so that everything from then on may be off; `None` when none are.
+    pub fn damaged_at(&self) -> Option<u64> {
+        self.damaged_at
+    }
+
+    /// What the mapping calls add up to.
+    pub fn maps(&self) -> MapTotals {
+        self.maps
+    }
+
+    /// Where a block came from.
+    pub fn origin(&self, id: OriginId) -> Option<&Origin> {
+        self.origins.get(id).map(|(origin, _)| origin)
+    }
+
+    /// All origins with what the process allocated through them.
+    pub fn origins(&self) -> impl Iterator<Item = (OriginId, &Origin, &OriginTotals)> {
+        self.origins.iter()
+    }
+
+    /// When the timeline begins, how wide a point is (both in nanoseconds), and the points, the last still under way.
+    pub fn timeline(&self) -> (u64, u64, Vec<Point>) {
+        (self.timeline.start(), self.timeline.width(), self.timeline.points(self.live, &self.totals))
+    }
+
+    /// Bytes of memory that this state takes, tables included.
+    pub fn memory_bytes(&self) -> u64 {
+        self.blocks.memory_bytes() + self.origins.memory_bytes() + size_of::<Self>() as u64
+    }
+
+    #[inline]
+    pub(super) fn advance(&mut self, time: u64) {
+        self.timeline.advance(time, self.live, &self.totals);
+    }
+
+    pub(super) fn sample(&mut self, sample: &crate::target::MemorySample) {
+        self.advance(sample.time);
+        self.timeline.sample(sample);
+    }
+
+    /// An allocation has returned.
+    pub(super) fn alloc(&mut self, call: &Call) {
+        let failed = call.addr == 0;
+        let size = call.size.min(MAX_SIZE);
+        self.functions.called(call.origin.function, failed, if failed { 0 } else { size });
+        if failed {
+            return;
+        }
+        self.totals.allocations += 1;
+        if self.place(call, size) {
+            self.anomalies.missed_frees += 1;
+        }
+    }
+
+    /// A block is freed.
+    pub(super) fn free(&mut self, function: Function, addr: u64) {
+        self.totals.frees += 1;
+        let freed = if let Some(block) = self.take(addr) {
+            self.totals.freed_bytes = self.totals.freed_bytes.wrapping_add(block.size);
+            block.size
+        } else {
+            self.anomalies.unmatched_frees += 1;
+            0
+        };
+        self.functions.called(function, false, freed);
+    }
+
+    /// A reallocation begins: the old block leaves the live ones and is handed out for keeping.
+    pub(super) fn realloc_begin(&mut self, addr: u64) -> Option<Block> {
+        let old = self.take(addr);
+        self.anomalies.unmatched_reallocs += u64::from(addr != 0 && old.is_none());
+        old
+    }
+
+    /// A reallocation has ended; `begun` is its beginning, if that was seen.
+    pub(super) fn realloc_end(&mut self, begun: Option<PendingRealloc>, call: &Call) {
+        let size = call.size.min(MAX_SIZE);
+        let had_old = begun.is_none_or(|begun| begun.addr != 0);
+        let freed = call.addr == 0 && size == 0 && had_old;
+        let failed = call.addr == 0 && !freed;
+        self.functions.called(call.origin.function, failed, if failed { 0 } else { size });
+        self.anomalies.realloc_without_begin += u64::from(begun.is_none());
+        if failed {
+            if let Some(begun) = begun {
+                self.restore(&begun, call.time);
+            }
+            return;
+        }
+        match (freed, had_old) {
+            (true, _) => self.totals.frees += 1,
+            (false, true) => self.totals.reallocations += 1,
+            (false, false) => self.totals.allocations += 1,
+        }
+        if let Some(old) = begun.and_then(|begun| begun.old) {
+            self.totals.freed_bytes = self.totals.freed_bytes.wrapping_add(old.size);
+        }
+        // Without its beginning, a block found at the new address is most likely the old one, resized in place.
+        if !freed && self.place(call, size) && begun.is_some() {
+            self.anomalies.missed_frees += 1;
+        }
+    }
+
+    /// A reallocation will not end: its old block counts as freed.
+    pub(super) fn give_up(&mut self, begun: &PendingRealloc) {
+        self.anomalies.realloc_without_end += 1;
+        if let Some(old) = begun.old {
+            self.totals.freed_bytes = self.totals.freed_bytes.wrapping_add(old.size);
+        }
+    }
+
+    /// A reallocation came to nothing: its old block lives on, unless its address was handed out again.
+    pub(super) fn restore(&mut self, begun: &PendingRealloc, time: u64) {
+        let Some(old) = begun.old else { return };
+        if self.blocks.get(old.addr).is_some() {
+            self.anomalies.restore_conflicts += 1;
+            self.totals.freed_bytes = self.totals.freed_bytes.wrapping_add(old.size);
+            return;
+        }
+        self.blocks.insert(&old);
+        self.live.add(old.size);
+        self.rose(time);
+    }
+
+    /// The process starts another program. `under_way` are the reallocations that other threads had begun.
+    pub(super) fn discard(&mut self, under_way: &[PendingRealloc]) {
+        self.discarded.blocks += self.live.blocks;
+        self.discarded.bytes = self.discarded.bytes.wrapping_add(self.live.bytes);
+        under_way.iter().filter_map(|begun| begun.old).for_each(|old| self.discarded.add(old.size));
+        self.blocks.clear();
+        self.live = Amount::default();
+    }
+
+    /// Events were lost.
+    pub(super) fn gap(&mut self, time: u64, lost: u64) {
+        self.anomalies.gaps += 1;
+        self.anomalies.lost_events = self.anomalies.lost_events.saturating_add(lost);
+        self.damaged_at.get_or_insert(time);
+    }
+
+    fn take(&mut self, addr: u64) -> Option<Block> {
+        let block = self.blocks.remove(addr)?;
+        self.live.sub(block.size);
+        Some(block)
+    }
+
+    /// Makes a block live; true when it closed another one at its address.
+    fn place(&mut self, call: &Call, size: u64) -> bool {
+        let origin = self.origins.count(call.origin, size);
+        self.totals.requested_bytes = self.totals.requested_bytes.wrapping_add(size);
+        let closed = self.blocks.insert(&Block { addr: call.addr, size, time: call.time, thread: call.tid, origin });
+        if let Some(closed) = closed {
+            self.totals.freed_bytes = self.totals.freed_bytes.wrapping_add(closed.size);
+            self.live.sub(closed.size);
+        }
+        self.live.add(size);
+        self.rose(call.time);
+        closed.is_some()
+    }
+
+    #[inline]
+    fn rose(&mut self, time: u64) {
+        if self.live.bytes > self.peak.live.bytes {
+            self.peak = Peak { time, live: self.live };
+        }
+        self.timeline.rose(self.live.bytes);
+    }
+}

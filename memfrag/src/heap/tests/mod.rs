@@ -1,0 +1,5 @@
+//! Golden cases for each rule, and the comparison with a naive oracle.
+
+mod language;
+mod oracle;
+mod rules;

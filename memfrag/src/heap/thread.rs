@@ -1,0 +1,55 @@
+//! Threads, and the reallocations that they have begun.
+
+use super::blocks::Block;
+
+/// More reallocations at once in one thread than this are not believed: the oldest has lost its end.
+const MAX_PENDING: usize = 4;
+
+/// A thread of a traced process.
+#[derive(Clone, Debug, Default)]
+pub struct Thread {
+    /// Thread id.
+    pub tid: u32,
+    /// When it began, or when it was first seen, in nanoseconds since the trace began.
+    pub started: u64,
+    /// When it ended, if it did.
+    pub ended: Option<u64>,
+    /// Its events, of all kinds.
+    pub events: u64,
+    pub(super) pending: Vec<PendingRealloc>,
+    /// Bytes of the mapping that is being moved or resized.
+    pub(super) mremap: Option<u64>,
+}
+
+/// A reallocation that has begun: the old block is neither live nor gone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PendingRealloc {
+    /// Address of the old block, 0 for none.
+    pub(super) addr: u64,
+    /// The old block, when it was known.
+    pub(super) old: Option<Block>,
+    size: u64,
+    site: u64,
+}
+
+impl Thread {
+    pub(super) fn new(tid: u32, started: u64) -> Self {
+        Self { tid, started, ..Self::default() }
+    }
+
+    /// Remembers a reallocation, and hands back one that must be given up for it.
+    pub(super) fn begin(&mut self, addr: u64, old: Option<Block>, size: u64, site: u64) -> Option<PendingRealloc> {
+        let given_up = (self.pending.len() == MAX_PENDING).then(|| self.pending.remove(0));
+        self.pending.push(PendingRealloc { addr, old, size, site });
+        given_up
+    }
+
+    /// The reallocation that this end belongs to, taken out: the innermost of the same call. A thread can be in
+    /// several at once, when a signal handler reallocates. Those begun later can no longer end: they come after it.
+    pub(super) fn end(&mut self, size: u64, site: u64) -> Vec<PendingRealloc> {
+        match self.pending.iter().rposition(|pending| pending.size == size && pending.site == site) {
+            Some(at) => self.pending.split_off(at),
+            None => Vec::new(),
+        }
+    }
+}

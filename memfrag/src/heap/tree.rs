@@ -1,0 +1,271 @@
+//! The process tree: which events belong to which heap, through fork, exec, exit and ids used again.
+
+use super::hash::BuildWordHasher;
+use super::origin::Origin;
+use super::process::Process;
+use super::state::{Call, Heap};
+use super::totals::Anomalies;
+use crate::target::{MemorySample, ProcessInfo};
+use hashbrown::HashMap;
+use memfrag_common::{Event, Op};
+
+/// The child acts on the parent's address space.
+const CLONE_VM: u64 = 0x100;
+/// The child is a thread of the parent.
+const CLONE_THREAD: u64 = 0x1_0000;
+
+/// A fork that comes this many nanoseconds after the child's first event is a late report; a later one means that
+/// the id was used again.
+const LATE_FORK: u64 = 1_000_000_000;
+
+/// The heaps of all traced processes, rebuilt from their events.
+///
+/// The state depends on nothing but the calls made: there is no clock and no I/O in it. Events of a process are taken
+/// in the order in which they come; their times need not rise.
+#[derive(Debug, Default)]
+pub struct Heaps {
+    processes: Vec<Process>,
+    heaps: Vec<Heap>,
+    by_pid: HashMap<u32, u32, BuildWordHasher>,
+    /// The process of the last event.
+    last: usize,
+}
+
+impl Heaps {
+    /// All processes, in the order in which they were first seen.
+    pub fn processes(&self) -> &[Process] {
+        &self.processes
+    }
+
+    /// The heap that a process of this tree acts on.
+    pub fn heap(&self, process: &Process) -> &Heap {
+        &self.heaps[process.heap]
+    }
+
+    /// Whether a process acts on a heap that is not its own: its parent's, as after `vfork`.
+    pub fn shares_heap(&self, process: &Process) -> bool {
+        process.parent.is_some_and(|parent| self.processes[parent].heap == process.heap)
+    }
+
+    /// The latest process under this id.
+    pub fn find(&self, pid: u32) -> Option<&Process> {
+        self.by_pid.get(&pid).map(|&at| &self.processes[at as usize])
+    }
+
+    /// The anomalies of all heaps together.
+    pub fn anomalies(&self) -> Anomalies {
+        let mut sum = Anomalies::default();
+        self.heaps.iter().for_each(|heap| sum.add(&heap.anomalies));
+        sum
+    }
+
+    /// Bytes of memory that the heaps take here.
+    pub fn memory_bytes(&self) -> u64 {
+        self.heaps.iter().map(Heap::memory_bytes).sum()
+    }
+
+    /// Takes over what was learned about a process. A start time other than the known one means that the id was used
+    /// again: a new process begins.
+    pub fn learn(&mut self, info: &ProcessInfo) {
+        let at = match self.by_pid.get(&info.pid) {
+            Some(&at) if !self.is_another(at as usize, info) => at as usize,
+            Some(&at) => {
+                self.end(at as usize, info.time, None);
+                self.add(info.pid, info.time)
+            }
+            None => self.add(info.pid, info.time),
+        };
+        self.processes[at].learn(info);
+    }
+
+    fn is_another(&self, at: usize, info: &ProcessInfo) -> bool {
+        let known = self.processes[at].info.as_ref().map_or(0, |known| known.start_ticks);
+        known != 0 && info.start_ticks != 0 && known != info.start_ticks
+    }
+
+    /// Attaches a reading of a process's memory. Readings of unknown or ended processes are left aside.
+    pub fn sample(&mut self, sample: &MemorySample) {
+        let Some(&at) = self.by_pid.get(&sample.pid) else { return };
+        let process = &mut self.processes[at as usize];
+        if process.ended.is_none() {
+            process.memory = Some(*sample);
+            self.heaps[process.heap].sample(sample);
+        }
+    }
+
+    /// Takes the next event into account.
+    pub fn apply(&mut self, event: &Event) {
+        let &Event { time, pid, tid, op } = event;
+        let at = self.process_of(pid, time);
+        if self.processes[at].ended.is_some() {
+            return self.after_exit(at, event);
+        }
+        let process = &mut self.processes[at];
+        process.events += 1;
+        let thread = process.thread(tid, time);
+        thread.events += 1;
+        let heap = &mut self.heaps[process.heap];
+        heap.advance(time);
+        match op {
+            Op::Alloc { function, align_log2, addr, size, site, stack } => {
+                let origin = Origin { site, stack, function, align_log2 };
+                heap.alloc(&Call { time, tid, addr, size, origin });
+            }
+            Op::Free { addr: 0, .. } => {}
+            Op::Free { function, addr, .. } => heap.free(function, addr),
+            Op::ReallocBegin { old, size, site, .. } => {
+                let block = heap.realloc_begin(old);
+                let thread = process.thread(tid, time);
+                if let Some(given_up) = thread.begin(old, block, size, site) {
+                    heap.give_up(&given_up);
+                }
+            }
+            Op::ReallocEnd { function, addr, size, site, stack } => {
+                let thread = process.thread(tid, time);
+                let mut begun = thread.end(size, site).into_iter();
+                let own = begun.next();
+                begun.for_each(|inner| heap.give_up(&inner));
+                let origin = Origin { site, stack, function, align_log2: 0 };
+                heap.realloc_end(own, &Call { time, tid, addr, size, origin });
+            }
+            Op::Mmap { size, .. } => heap.maps.mapped(size),
+            Op::Munmap { size, .. } => heap.maps.unmapped(size),
+            Op::MunmapFailed { size, .. } => heap.maps.not_unmapped(size),
+            Op::MremapBegin { size, .. } => process.thread(tid, time).mremap = Some(size),
+            Op::MremapEnd { addr, size } => {
+                let begun = process.thread(tid, time).mremap.take();
+                if let (Some(before), true) = (begun, addr != 0) {
+                    heap.maps.remapped(before, size);
+                }
+            }
+            Op::Brk { end } => heap.maps.brk(end),
+            Op::Madvise { .. } => heap.maps.madvises += 1,
+            Op::Gap { lost } => heap.gap(time, lost),
+            Op::ThreadStart => process.start_thread(tid, time),
+            Op::ThreadExit => {
+                let thread = process.thread(tid, time);
+                thread.ended.get_or_insert(time);
+                std::mem::take(&mut thread.pending).iter().for_each(|begun| heap.give_up(begun));
+            }
+            Op::Fork { child, flags } if flags & CLONE_THREAD != 0 => process.start_thread(child, time),
+            Op::Fork { child, flags } => self.fork(at, time, child, flags),
+            Op::Exec => self.exec(at, tid, time),
+            Op::Exit { status } => self.end(at, time, status),
+        }
+    }
+
+    /// The latest process under this id, which is new if there was none.
+    #[inline]
+    fn process_of(&mut self, pid: u32, time: u64) -> usize {
+        if self.processes.get(self.last).is_none_or(|process| process.pid() != pid) {
+            self.last = match self.by_pid.get(&pid) {
+                Some(&at) => at as usize,
+                None => self.add(pid, time),
+            };
+        }
+        self.last
+    }
+
+    fn add(&mut self, pid: u32, time: u64) -> usize {
+        self.heaps.push(Heap::new(time));
+        self.add_with_heap(pid, time, self.heaps.len() - 1)
+    }
+
+    fn add_with_heap(&mut self, pid: u32, time: u64, heap: usize) -> usize {
+        let at = self.processes.len();
+        self.processes.push(Process::new(pid, time, heap));
+        self.by_pid.insert(pid, at as u32);
+        self.last = at;
+        at
+    }
+
+    /// What comes under the id of a process that has ended: the tail of its own events, or those of a new process
+    /// whose beginning was not reported.
+    #[cold]
+    fn after_exit(&mut self, at: usize, event: &Event) {
+        let heap = &mut self.heaps[self.processes[at].heap];
+        match event.op {
+            Op::Gap { lost } => heap.gap(event.time, lost),
+            Op::Exit { .. } | Op::ThreadExit | Op::Munmap { .. } | Op::MunmapFailed { .. } | Op::MremapEnd { .. } => {
+                heap.anomalies.after_exit += 1;
+            }
+            _ => {
+                self.add(event.pid, event.time);
+                self.apply(event);
+            }
+        }
+    }
+
+    fn fork(&mut self, parent: usize, time: u64, child: u32, flags: u64) {
+        let vm = flags & CLONE_VM != 0;
+        let parents_heap = self.processes[parent].heap;
+        let known = self.by_pid.get(&child).map(|&at| at as usize);
+        let at = match known.map(|at| (at, &self.processes[at])) {
+            // Announced by what `/proc` told about it, with nothing done yet: this is its beginning.
+            Some((at, known)) if known.ended.is_none() && !known.forked && known.events == 0 => {
+                self.heaps[known.heap].users = 0;
+                at
+            }
+            Some((at, known))
+                if known.ended.is_none() && !known.forked && at != parent && time < known.started() + LATE_FORK =>
+            {
+                // Its first events have gone to an empty heap; what it inherited cannot be put beneath them any more.
+                self.heaps[known.heap].anomalies.late_forks += 1;
+                self.processes[at].forked = true;
+                self.processes[at].parent = Some(parent);
+                return;
+            }
+            Some((at, known)) => {
+                if known.ended.is_none() {
+                    self.end(at, time, None);
+                }
+                self.add_with_heap(child, time, parents_heap)
+            }
+            None => self.add_with_heap(child, time, parents_heap),
+        };
+        let heap = if vm {
+            self.heaps[parents_heap].users += 1;
+            parents_heap
+        } else {
+            let copy = self.heaps[parents_heap].fork(time);
+            self.heaps.push(copy);
+            self.heaps.len() - 1
+        };
+        let process = &mut self.processes[at];
+        process.forked = true;
+        process.parent = Some(parent);
+        process.heap = heap;
+    }
+
+    fn exec(&mut self, at: usize, tid: u32, time: u64) {
+        let process = &mut self.processes[at];
+        process.execs += 1;
+        process.end_threads(time, Some(tid));
+        let under_way = process.take_pending();
+        let heap = &mut self.heaps[process.heap];
+        if heap.users > 1 {
+            heap.users -= 1;
+            under_way.iter().for_each(|begun| heap.give_up(begun));
+            process.heap = self.heaps.len();
+            self.heaps.push(Heap::new(time));
+        } else {
+            heap.discard(&under_way);
+        }
+    }
+
+    fn end(&mut self, at: usize, time: u64, status: Option<i32>) {
+        let process = &mut self.processes[at];
+        if process.ended.is_some() {
+            return;
+        }
+        process.ended = Some(time);
+        process.status = status;
+        process.end_threads(time, None);
+        let heap = &mut self.heaps[process.heap];
+        heap.users -= 1;
+        for begun in process.take_pending() {
+            heap.anomalies.realloc_without_end += 1;
+            heap.restore(&begun, time);
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The thread that packs and writes, so that the capturing thread need not.
+
+use super::chunk::{self, ChunkHeader, kind};
+use super::columns::{Columns, Packer};
+use super::encode::Sealed;
+use super::index::{self, Entry};
+use super::store::Store;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Something to write.
+pub(super) enum Job {
+    /// A chunk of events.
+    Events(Box<Sealed>),
+    /// A chunk of notes: its header, not yet complete, and the notes.
+    Notes(ChunkHeader, Vec<u8>),
+}
+
+/// What both threads see.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// Set once, when a write has failed.
+    failed: AtomicBool,
+    /// Events that came too late to be written.
+    not_recorded: AtomicU64,
+    /// Events in whole chunks on the disk.
+    events: AtomicU64,
+    /// Bytes of the file.
+    bytes: AtomicU64,
+    /// Why the recording stopped.
+    reason: Mutex<Option<String>>,
+}
+
+impl Shared {
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn not_recorded(&self) -> u64 {
+        self.not_recorded.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_not_recorded(&self, events: u64) {
+        self.not_recorded.fetch_add(events, Ordering::Relaxed);
+    }
+
+    pub(super) fn events(&self) -> u64 {
+        self.events.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn reason(&self) -> Option<String> {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The first failure is the one that counts.
+    pub(super) fn fail(&self, why: String) {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        self.failed.store(true, Ordering::Release);
+    }
+}
+
+/// The file as far as it has been written.
+pub(super) struct Output {
+    store: Box<dyn Store>,
+    path: PathBuf,
+    packer: Packer,
+    /// Bytes of the header and all whole chunks.
+    length: u64,
+    chunks: Vec<Entry>,
+    shared: Arc<Shared>,
+    body: Vec<u8>,
+    payload: Vec<u8>,
+    whole: Vec<u8>,
+}
+
+impl Output {
+    /// Begins behind a header of `length` bytes that has been written.
+    pub(super) fn new(store: Box<dyn Store>, path: &Path, length: u64, shared: Arc<Shared>) -> io::Result<Self> {
+        shared.bytes.store(length, Ordering::Relaxed);
+        Ok(Self {
+            store,
+            path: path.to_path_buf(),
+            packer: Packer::new()?,
+            length,
+            chunks: Vec::new(),
+            shared,
+            body: Vec::new(),
+            payload: Vec::new(),
+            whole: Vec::new(),
+        })
+    }
+
+    /// Works until there are no more jobs. Buffers that are free again go back by `empty`.
+    pub(super) fn run(mut self, jobs: &Receiver<Job>, empty: &Sender<Columns>) -> Self {
+        while let Ok(job) = jobs.recv() {
+            match job {
+                Job::Events(sealed) => {
+                    let Sealed { columns, header, meta } = *sealed;
+                    self.events(&columns, header, &meta);
+                    // The capturing thread may be gone already.
+                    let _ = empty.send(columns);
+                }
+                Job::Notes(header, notes) => self.notes(header, &notes),
+            }
+        }
+        self
+    }
+
+    fn events(&mut self, columns: &Columns, header: ChunkHeader, meta: &[u8]) {
+        let events = u64::from(header.items);
+        if self.shared.has_failed() {
+            self.shared.add_not_recorded(events);
+            return;
+        }
+        let packed = self.packer.pack(columns, &mut self.body, &mut self.payload);
+        match packed.and_then(|()| self.append(header, meta)) {
+            Ok(()) => {
+                self.shared.events.fetch_add(events, Ordering::Relaxed);
+            }
+            Err(error) => {
+                self.shared.add_not_recorded(events);
+                self.fail(&error);
+            }
+        }
+    }
+
+    pub(super) fn notes(&mut self, mut header: ChunkHeader, notes: &[u8]) {
+        if self.shared.has_failed() {
+            return;
+        }
+        header.unpacked_length = notes.len() as u32;
+        let written = self.packer.pack_bytes(notes, &mut self.payload).and_then(|()| self.append(header, &[]));
+        if let Err(error) = written {
+            self.fail(&error);
+        }
+    }
+
+    /// Appends the packed payload as a chunk. After an error any part of it may be in the file.
+    fn append(&mut self, header: ChunkHeader, meta: &[u8]) -> io::Result<()> {
+        chunk::assemble(header, meta, &self.payload, &mut self.whole);
+        self.store.append(&self.whole)?;
+        // The index needs the header as it was written.
+        if let Some(written) = self.whole.first_chunk().and_then(ChunkHeader::decode) {
+            self.chunks.push(Entry { offset: self.length, header: written });
+        }
+        self.length += self.whole.len() as u64;
+        self.shared.bytes.store(self.length, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Cuts the file back to its last whole chunk and says why no more will come.
+    fn fail(&mut self, error: &io::Error) {
+        let cut = match self.store.cut(self.length) {
+            Ok(()) => String::new(),
+            Err(error) => format!(" (and cannot cut off the chunk begun: {error}; readers pass over it)"),
+        };
+        let hint = match error.kind() {
+            io::ErrorKind::StorageFull => "free some space or record to another disk with -o",
+            io::ErrorKind::QuotaExceeded => "raise the quota or record to another disk with -o",
+            io::ErrorKind::FileTooLarge => "raise the limit on file sizes (ulimit -f)",
+            _ => "check the disk",
+        };
+        self.shared.fail(format!(
+            "cannot write {}: {error}{cut}; the recording ends here, readable, with {} events in {} bytes; {hint}",
+            self.path.display(),
+            self.shared.events(),
+            self.length,
+        ));
+    }
+
+    /// Ends the file: the last notes, the index, the trailer. When they do not fit, the file stays as it was before
+    /// them, readable without. Returns the bytes of the file.
+    pub(super) fn finish(mut self, end_header: ChunkHeader, end: &[u8]) -> (u64, io::Result<()>) {
+        let before = self.length;
+        let result = self.try_finish(end_header, end);
+        if result.is_err() {
+            // What cannot be cut off is passed over by readers.
+            let _ = self.store.cut(before);
+            self.length = before;
+        }
+        (self.length, result)
+    }
+
+    fn try_finish(&mut self, mut header: ChunkHeader, end: &[u8]) -> io::Result<()> {
+        header.unpacked_length = end.len() as u32;
+        self.packer.pack_bytes(end, &mut self.payload)?;
+        self.append(header, &[])?;
+        let mut entries = std::mem::take(&mut self.body);
+        entries.clear();
+        index::encode(&self.chunks, &mut entries);
+        self.packer.pack_bytes(&entries, &mut self.payload)?;
+        let items = self.chunks.len() as u32;
+        let unpacked_length = entries.len() as u32;
+        let at = self.length;
+        self.append(ChunkHeader { kind: kind::INDEX, items, unpacked_length, ..ChunkHeader::default() }, &[])?;
+        self.store.append(&index::trailer(at))?;
+        self.length += index::TRAILER as u64;
+        self.shared.bytes.store(self.length, Ordering::Relaxed);
+        Ok(())
+    }
+}

@@ -1,0 +1,189 @@
+//! The columns of an events chunk, and how they are packed one by one.
+//!
+//! A payload is a directory (how many columns; for each its number, how it is packed, its bytes unpacked and packed)
+//! followed by the packed columns in the directory's order. Columns without bytes are left out.
+
+use super::chunk::MAX_PAYLOAD;
+use super::varint::{Input, put};
+use zstd::bulk::{Compressor, Decompressor};
+
+/// The numbers of the columns.
+pub(super) mod column {
+    /// The threads and calls that the other columns name by number.
+    pub(crate) const TABLES: usize = 0;
+    /// Runs of events of one thread.
+    pub(crate) const THREADS: usize = 1;
+    /// Time since the event before, low and high byte.
+    pub(crate) const TIME: usize = 2;
+    /// Times that the two bytes cannot say.
+    pub(crate) const TIME_WIDE: usize = 4;
+    /// Number of the call, low and high byte.
+    pub(crate) const CALL: usize = 5;
+    /// Size, low and high byte.
+    pub(crate) const SIZE: usize = 7;
+    /// Sizes that the two bytes cannot say.
+    pub(crate) const SIZE_WIDE: usize = 9;
+    /// Where an allocation's address comes from.
+    pub(crate) const ALLOC: usize = 10;
+    /// Where a freed address comes from.
+    pub(crate) const FREE: usize = 11;
+    /// Distances to earlier blocks, low and high byte.
+    pub(crate) const FAR: usize = 12;
+    /// Address differences of allocations, three bytes.
+    pub(crate) const ALLOC_NEW: usize = 14;
+    /// Address differences of frees, three bytes.
+    pub(crate) const FREE_NEW: usize = 17;
+    /// Address differences that three bytes cannot say.
+    pub(crate) const NEW_WIDE: usize = 20;
+    /// The fields of all events that are no allocator calls.
+    pub(crate) const OTHER: usize = 21;
+    /// How many columns there are.
+    pub(crate) const COUNT: usize = 22;
+}
+use column::COUNT;
+
+/// A column is stored as it is.
+const PLAIN: u8 = 0;
+/// A column is packed with zstd.
+const ZSTD: u8 = 1;
+/// A column is one byte over and over.
+const REPEATED: u8 = 2;
+
+/// The columns, unpacked.
+#[derive(Debug)]
+pub(super) struct Columns {
+    pub(super) bytes: [Vec<u8>; COUNT],
+}
+
+impl Columns {
+    pub(super) fn new() -> Self {
+        Self { bytes: [const { Vec::new() }; COUNT] }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.bytes.iter_mut().for_each(Vec::clear);
+    }
+
+    /// Bytes of all columns together.
+    pub(super) fn length(&self) -> usize {
+        self.bytes.iter().map(Vec::len).sum()
+    }
+}
+
+/// Packs the columns of one chunk after another.
+pub(super) struct Packer {
+    zstd: Compressor<'static>,
+    packed: Vec<u8>,
+}
+
+impl Packer {
+    /// zstd's fastest level that still codes by frequency: higher ones find little more in columns.
+    const LEVEL: i32 = 1;
+
+    pub(super) fn new() -> std::io::Result<Self> {
+        Ok(Self { zstd: Compressor::new(Self::LEVEL)?, packed: Vec::new() })
+    }
+
+    /// Packs one run of bytes behind `out` and says how.
+    fn pack_one(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> std::io::Result<u8> {
+        if let [first, rest @ ..] = bytes
+            && rest.iter().all(|byte| byte == first)
+        {
+            out.push(*first);
+            return Ok(REPEATED);
+        }
+        self.packed.clear();
+        self.packed.reserve(zstd::zstd_safe::compress_bound(bytes.len()));
+        self.zstd.compress_to_buffer(bytes, &mut self.packed)?;
+        if self.packed.len() < bytes.len() {
+            out.extend_from_slice(&self.packed);
+            Ok(ZSTD)
+        } else {
+            out.extend_from_slice(bytes);
+            Ok(PLAIN)
+        }
+    }
+
+    /// Replaces `out` by the payload that holds `columns`.
+    pub(super) fn pack(&mut self, columns: &Columns, body: &mut Vec<u8>, out: &mut Vec<u8>) -> std::io::Result<()> {
+        out.clear();
+        body.clear();
+        let used = columns.bytes.iter().enumerate().filter(|(_, bytes)| !bytes.is_empty());
+        out.push(used.clone().count() as u8);
+        for (number, bytes) in used {
+            let before = body.len();
+            let coding = self.pack_one(bytes, body)?;
+            out.extend([number as u8, coding]);
+            put(out, bytes.len() as u64);
+            put(out, (body.len() - before) as u64);
+        }
+        out.extend_from_slice(body);
+        Ok(())
+    }
+
+    /// Replaces `out` by `bytes` packed as the only run of a payload.
+    pub(super) fn pack_bytes(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> std::io::Result<()> {
+        out.clear();
+        out.push(PLAIN);
+        out[0] = self.pack_one(bytes, out)?;
+        Ok(())
+    }
+}
+
+/// Unpacks the columns of one chunk after another.
+pub(super) struct Unpacker {
+    zstd: Decompressor<'static>,
+}
+
+impl Unpacker {
+    pub(super) fn new() -> std::io::Result<Self> {
+        Ok(Self { zstd: Decompressor::new()? })
+    }
+
+    /// Fills `out` with exactly `length` bytes unpacked from `packed`.
+    fn unpack_one(&mut self, coding: u8, packed: &[u8], length: usize, out: &mut Vec<u8>) -> Option<()> {
+        out.clear();
+        match (coding, packed) {
+            (PLAIN, _) if packed.len() == length => out.extend_from_slice(packed),
+            (REPEATED, &[byte]) => out.resize(length, byte),
+            (ZSTD, _) => {
+                out.reserve(length);
+                let unpacked = self.zstd.decompress_to_buffer(packed, out).ok()?;
+                if unpacked != length {
+                    return None;
+                }
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// Replaces `columns` by those in `payload`, which together have `length` bytes. `None` when it is damaged.
+    pub(super) fn unpack(&mut self, payload: &[u8], length: usize, columns: &mut Columns) -> Option<()> {
+        columns.clear();
+        let mut directory = Input::new(payload);
+        let count = directory.byte()?;
+        let mut body = directory;
+        for _ in 0..count {
+            body.take(2)?;
+            body.varint()?;
+            body.varint()?;
+        }
+        let mut left = length.min(MAX_PAYLOAD);
+        for _ in 0..count {
+            let (number, coding) = (directory.byte()?, directory.byte()?);
+            let unpacked = usize::try_from(directory.varint()?).ok()?;
+            let packed = body.take(usize::try_from(directory.varint()?).ok()?)?;
+            left = left.checked_sub(unpacked)?;
+            let column = columns.bytes.get_mut(usize::from(number)).filter(|column| column.is_empty())?;
+            self.unpack_one(coding, packed, unpacked, column)?;
+        }
+        (left == 0 && body.is_empty()).then_some(())
+    }
+
+    /// Replaces `out` by what [`Packer::pack_bytes`] was given, `length` bytes.
+    pub(super) fn unpack_bytes(&mut self, payload: &[u8], length: usize, out: &mut Vec<u8>) -> Option<()> {
+        let (&coding, packed) = payload.split_first()?;
+        self.unpack_one(coding, packed, length.min(MAX_PAYLOAD), out)
+    }
+}

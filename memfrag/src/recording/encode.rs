@@ -1,0 +1,498 @@
+//! Events into columns: all that the capturing thread does for an event.
+
+use super::chunk::{ChunkHeader, EventsSummary, MAX_EVENTS, kind};
+use super::columns::{Columns, column};
+use super::model::{DEPTH, Model, NONE};
+use super::tables::{self, Call, CallTable, ThreadTable};
+use super::varint::{fold, put};
+use memfrag_common::{Event, Kind, Op};
+use std::collections::BTreeMap;
+
+/// What the byte in the column of allocations says.
+pub(super) mod alloc {
+    use super::DEPTH;
+
+    /// The block of this size freed last.
+    pub(crate) const FRONT: u8 = 0;
+    /// Right behind the last new block.
+    pub(crate) const TOP: u8 = 1;
+    /// The next slot of a slab.
+    pub(crate) const SLOT: u8 = 2;
+    /// The block of unknown size freed last.
+    pub(crate) const UNKNOWN_FRONT: u8 = 3;
+    /// From here on, a block behind the one of this size freed last.
+    pub(crate) const BEHIND: u8 = 4;
+    /// From here on, a distance in named blocks.
+    pub(crate) const NEAR: u8 = BEHIND + DEPTH as u8;
+    /// The old block of this reallocation.
+    pub(crate) const OLD: u8 = 251;
+    /// Null.
+    pub(crate) const NULL: u8 = 252;
+    /// A longer distance in named blocks.
+    pub(crate) const FAR: u8 = 253;
+    /// A difference of three bytes, in units of 16, from right behind the last new block.
+    pub(crate) const NEW: u8 = 254;
+    /// Any other difference from there.
+    pub(crate) const WIDE: u8 = 255;
+    /// The longest near distance.
+    pub(crate) const NEAREST: usize = (OLD - NEAR) as usize;
+}
+
+/// What the byte in the column of frees says.
+pub(super) mod free {
+    /// From 0 on: steps from the block freed last, less this.
+    pub(crate) const STEPS: i32 = 16;
+    /// From here on, a distance in named blocks.
+    pub(crate) const NEAR: u8 = 2 * STEPS as u8;
+    /// Null.
+    pub(crate) const NULL: u8 = 252;
+    /// A longer distance in named blocks.
+    pub(crate) const FAR: u8 = 253;
+    /// A difference of three bytes, in units of 16, from the last freed address that had not been named.
+    pub(crate) const NEW: u8 = 254;
+    /// Any other difference from there.
+    pub(crate) const WIDE: u8 = 255;
+    /// The longest near distance.
+    pub(crate) const NEAREST: usize = (NULL - NEAR) as usize;
+}
+
+/// Two bytes in the columns of times and sizes that send the reader to the wide column.
+pub(super) const ESCAPE: u64 = 0xffff;
+
+/// Finds the last block at an address, mostly: what it forgets is written out in full.
+#[derive(Debug)]
+struct Known {
+    /// Pairs of slots: generation in the upper half, block number in the lower.
+    slots: Box<[[u32; 2]]>,
+    generation: u16,
+}
+
+impl Known {
+    const LOG2: u32 = 16;
+
+    fn new() -> Self {
+        Self { slots: vec![[0; 2]; 1 << Self::LOG2].into_boxed_slice(), generation: 1 }
+    }
+
+    fn reset(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+        if self.generation == 0 {
+            self.slots.fill([0; 2]);
+            self.generation = 1;
+        }
+    }
+
+    #[inline]
+    const fn at(addr: u64) -> usize {
+        ((addr >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - Self::LOG2)) as usize
+    }
+
+    #[inline]
+    fn insert(&mut self, addr: u64, number: u16) {
+        let pair = &mut self.slots[Self::at(addr)];
+        *pair = [u32::from(self.generation) << 16 | u32::from(number), pair[0]];
+    }
+
+    #[inline]
+    fn find(&self, addr: u64, model: &Model) -> Option<u16> {
+        let pair = self.slots[Self::at(addr)];
+        pair.into_iter()
+            .filter(|slot| slot >> 16 == u32::from(self.generation))
+            .map(|slot| slot as u16)
+            .find(|&number| model.addr(usize::from(number)) == Some(addr))
+    }
+}
+
+/// A chunk's worth of events, ready to be packed.
+#[derive(Debug)]
+pub(super) struct Sealed {
+    pub(super) columns: Columns,
+    pub(super) header: ChunkHeader,
+    pub(super) meta: Vec<u8>,
+}
+
+/// Turns events into columns.
+#[derive(Debug)]
+pub(super) struct Encoder {
+    columns: Columns,
+    model: Model,
+    known: Known,
+    calls: CallTable,
+    threads: ThreadTable,
+    events: usize,
+    first_time: u64,
+    last_time: u64,
+    time: u64,
+    current: (u32, u32),
+    thread: u16,
+    run: u32,
+    kinds: [u32; Kind::Gap as usize + 1],
+    other_addr: u64,
+}
+
+impl Encoder {
+    pub(super) fn new() -> Self {
+        Self {
+            columns: Columns::new(),
+            model: Model::new(),
+            known: Known::new(),
+            calls: CallTable::new(),
+            threads: ThreadTable::new(),
+            events: 0,
+            first_time: u64::MAX,
+            last_time: 0,
+            time: 0,
+            current: (0, 0),
+            thread: 0,
+            run: 0,
+            kinds: [0; Kind::Gap as usize + 1],
+            other_addr: 0,
+        }
+    }
+
+    /// How many events wait.
+    pub(super) const fn len(&self) -> usize {
+        self.events
+    }
+
+    /// How many more fit the chunk.
+    pub(super) const fn room(&self) -> usize {
+        MAX_EVENTS - self.events
+    }
+
+    /// The earliest time among the waiting events.
+    pub(super) const fn first_time(&self) -> u64 {
+        self.first_time
+    }
+
+    /// Takes one event, for which there must be room.
+    #[inline]
+    pub(super) fn push(&mut self, event: &Event) {
+        self.put_thread(event.pid, event.tid);
+        self.put_time(event.time);
+        self.events += 1;
+        match event.op {
+            Op::Alloc { function, align_log2, addr, size, site, stack } => {
+                let call =
+                    Call { site, stack, kind: Kind::Alloc as u8, function: function as u8, align_log2, sized: 1 };
+                let number = self.put_call(call);
+                self.put_size(number, size, None);
+                self.put_alloc(addr, size, false);
+            }
+            Op::Free { function, addr, size, site } => {
+                let call = Call {
+                    site,
+                    stack: 0,
+                    kind: Kind::Free as u8,
+                    function: function as u8,
+                    align_log2: 0,
+                    sized: u8::from(size != 0),
+                };
+                let number = self.put_call(call);
+                if size != 0 {
+                    self.put_size(number, size, None);
+                }
+                self.put_free(addr);
+            }
+            Op::ReallocBegin { function, old, size, site } => {
+                let call = Call {
+                    site,
+                    stack: 0,
+                    kind: Kind::ReallocBegin as u8,
+                    function: function as u8,
+                    align_log2: 0,
+                    sized: 1,
+                };
+                let number = self.put_call(call);
+                self.put_size(number, size, None);
+                self.put_free(old);
+                let lane = self.model.lane(self.thread);
+                lane.old = old;
+                lane.resized = size;
+            }
+            Op::ReallocEnd { function, addr, size, site, stack } => {
+                let call = Call {
+                    site,
+                    stack,
+                    kind: Kind::ReallocEnd as u8,
+                    function: function as u8,
+                    align_log2: 0,
+                    sized: 1,
+                };
+                let number = self.put_call(call);
+                let resized = self.model.lane(self.thread).resized;
+                self.put_size(number, size, Some(resized));
+                self.put_alloc(addr, size, true);
+            }
+            op => self.put_other(op),
+        }
+    }
+
+    /// Gives the waiting events away as a chunk and starts anew with `columns`.
+    pub(super) fn seal(&mut self, columns: Columns, first_event: u64) -> Sealed {
+        self.end_run();
+        let mut tables = std::mem::take(&mut self.columns.bytes[column::TABLES]);
+        tables::encode(&self.threads, &self.calls, &mut tables);
+        self.columns.bytes[column::TABLES] = tables;
+        let mut processes = BTreeMap::new();
+        for &(pid, _, count) in &self.threads.entries {
+            *processes.entry(pid).or_insert(0) += count;
+        }
+        let header = ChunkHeader {
+            kind: kind::EVENTS,
+            items: self.events as u32,
+            first_time: self.first_time,
+            last_time: self.last_time,
+            first_event,
+            unpacked_length: self.columns.length() as u32,
+            ..ChunkHeader::default()
+        };
+        let meta = EventsSummary::encode(&self.kinds, &processes);
+        let columns = std::mem::replace(&mut self.columns, columns);
+        self.columns.clear();
+        self.reset();
+        Sealed { columns, header, meta }
+    }
+
+    fn reset(&mut self) {
+        self.model.reset();
+        self.known.reset();
+        self.calls.reset();
+        self.threads.reset();
+        self.events = 0;
+        self.first_time = u64::MAX;
+        self.last_time = 0;
+        self.time = 0;
+        self.run = 0;
+        self.kinds.fill(0);
+        self.other_addr = 0;
+    }
+
+    fn end_run(&mut self) {
+        if self.run > 0 {
+            let out = &mut self.columns.bytes[column::THREADS];
+            put(out, u64::from(self.thread));
+            put(out, u64::from(self.run - 1));
+            self.threads.entries[usize::from(self.thread)].2 += self.run;
+            self.run = 0;
+        }
+    }
+
+    #[inline]
+    fn put_thread(&mut self, pid: u32, tid: u32) {
+        if self.run == 0 || self.current != (pid, tid) {
+            self.end_run();
+            self.current = (pid, tid);
+            self.thread = self.threads.number(pid, tid);
+        }
+        self.run += 1;
+    }
+
+    /// Two bytes into a column and the next one.
+    #[inline]
+    fn put_pair(&mut self, column: usize, value: u16) {
+        let [low, high] = value.to_le_bytes();
+        self.columns.bytes[column].push(low);
+        self.columns.bytes[column + 1].push(high);
+    }
+
+    #[inline]
+    fn put_time(&mut self, time: u64) {
+        self.first_time = self.first_time.min(time);
+        self.last_time = self.last_time.max(time);
+        let step = time.wrapping_sub(self.time);
+        self.time = time;
+        if step < ESCAPE {
+            self.put_pair(column::TIME, step as u16);
+        } else {
+            self.put_pair(column::TIME, ESCAPE as u16);
+            put(&mut self.columns.bytes[column::TIME_WIDE], fold(step));
+        }
+    }
+
+    #[inline]
+    fn put_call(&mut self, call: Call) -> u16 {
+        self.kinds[usize::from(call.kind)] += 1;
+        let number = self.calls.number(call);
+        self.put_pair(column::CALL, number);
+        number
+    }
+
+    /// 0 where the size is the expected one: that of the reallocation's beginning, or the call's last.
+    #[inline]
+    fn put_size(&mut self, call: u16, size: u64, expected: Option<u64>) {
+        let entry = &mut self.calls.entries[usize::from(call)];
+        let expected = expected.unwrap_or(entry.size);
+        entry.size = size;
+        if size == expected {
+            self.put_pair(column::SIZE, 0);
+        } else if size < ESCAPE - 1 {
+            self.put_pair(column::SIZE, size as u16 + 1);
+        } else {
+            self.put_pair(column::SIZE, ESCAPE as u16);
+            put(&mut self.columns.bytes[column::SIZE_WIDE], size);
+        }
+    }
+
+    /// The distance to the block `number`, which has been named.
+    #[inline]
+    const fn distance(&self, number: u16) -> usize {
+        self.model.count() - number as usize
+    }
+
+    /// The difference of an address from another one, into the columns from `column` on.
+    #[inline]
+    fn put_new(&mut self, column: usize, difference: u64, tokens: usize, new: u8, wide: u8) {
+        let units = fold((difference.cast_signed() >> 4).cast_unsigned());
+        if difference & 15 == 0 && units < 1 << 24 {
+            self.columns.bytes[tokens].push(new);
+            let [a, b, c, ..] = units.to_le_bytes();
+            self.columns.bytes[column].push(a);
+            self.columns.bytes[column + 1].push(b);
+            self.columns.bytes[column + 2].push(c);
+        } else {
+            self.columns.bytes[tokens].push(wide);
+            put(&mut self.columns.bytes[column::NEW_WIDE], fold(difference));
+        }
+    }
+
+    #[inline]
+    fn put_alloc(&mut self, addr: u64, size: u64, realloc: bool) {
+        let thread = self.thread;
+        if addr == 0 {
+            self.columns.bytes[column::ALLOC].push(alloc::NULL);
+            return;
+        }
+        let lane = self.model.lane(thread);
+        if realloc && lane.old == addr {
+            let freed = lane.freed;
+            self.columns.bytes[column::ALLOC].push(alloc::OLD);
+            let number = if self.model.addr(usize::from(freed)) == Some(addr) {
+                self.model.reuse(freed, size)
+            } else {
+                self.model.fresh(thread, addr, size)
+            };
+            self.known.insert(addr, number);
+            return;
+        }
+        let top = lane.top;
+        let front = self.model.front(thread, size);
+        let number = if self.model.addr(usize::from(front)) == Some(addr) {
+            self.columns.bytes[column::ALLOC].push(alloc::FRONT);
+            self.model.reuse(front, size)
+        } else if addr == top {
+            self.columns.bytes[column::ALLOC].push(alloc::TOP);
+            self.model.fresh(thread, addr, size)
+        } else if addr == self.model.next_slot(thread, size) {
+            self.columns.bytes[column::ALLOC].push(alloc::SLOT);
+            self.model.fresh(thread, addr, size)
+        } else {
+            let unknown = self.model.front_unknown(thread);
+            if self.model.addr(usize::from(unknown)) == Some(addr) {
+                self.columns.bytes[column::ALLOC].push(alloc::UNKNOWN_FRONT);
+                self.model.reuse(unknown, size)
+            } else if let Some(number) = self.known.find(addr, &self.model) {
+                self.put_earlier(front, number);
+                self.model.reuse(number, size)
+            } else {
+                self.put_new(
+                    column::ALLOC_NEW,
+                    addr.wrapping_sub(top),
+                    column::ALLOC,
+                    alloc::NEW,
+                    alloc::WIDE,
+                );
+                self.model.fresh(thread, addr, size)
+            }
+        };
+        self.known.insert(addr, number);
+    }
+
+    /// An allocation took the memory of a block that no guess named.
+    #[inline]
+    fn put_earlier(&mut self, front: u16, number: u16) {
+        let mut behind = front;
+        for depth in 0..DEPTH {
+            behind = self.model.behind(behind, 1);
+            if behind == NONE {
+                break;
+            }
+            if behind == number {
+                self.columns.bytes[column::ALLOC].push(alloc::BEHIND + depth as u8);
+                return;
+            }
+        }
+        let distance = self.distance(number);
+        if distance <= alloc::NEAREST {
+            self.columns.bytes[column::ALLOC].push(alloc::NEAR + (distance - 1) as u8);
+        } else {
+            self.columns.bytes[column::ALLOC].push(alloc::FAR);
+            self.put_pair(column::FAR, distance as u16);
+        }
+    }
+
+    #[inline]
+    fn put_free(&mut self, addr: u64) {
+        let thread = self.thread;
+        if addr == 0 {
+            self.columns.bytes[column::FREE].push(free::NULL);
+            return;
+        }
+        if let Some(number) = self.known.find(addr, &self.model) {
+            let steps = i32::from(number) - i32::from(self.model.lane(thread).freed);
+            let distance = self.distance(number);
+            if (-free::STEPS..free::STEPS).contains(&steps) {
+                self.columns.bytes[column::FREE].push((steps + free::STEPS) as u8);
+            } else if distance <= free::NEAREST {
+                self.columns.bytes[column::FREE].push(free::NEAR + (distance - 1) as u8);
+            } else {
+                self.columns.bytes[column::FREE].push(free::FAR);
+                self.put_pair(column::FAR, distance as u16);
+            }
+            self.model.free(thread, number);
+        } else {
+            let difference = addr.wrapping_sub(self.model.lane(thread).freed_addr);
+            self.put_new(column::FREE_NEW, difference, column::FREE, free::NEW, free::WIDE);
+            let number = self.model.free_unknown(thread, addr);
+            self.known.insert(addr, number);
+        }
+    }
+
+    /// An event that is no call of the allocator. There are few, so plain numbers will do.
+    #[cold]
+    fn put_other(&mut self, op: Op) {
+        let (kind, addr, numbers) = match op {
+            Op::Fork { child, flags } => (Kind::Fork, None, [Some(u64::from(child)), Some(flags), None, None]),
+            Op::Exec => (Kind::Exec, None, [None; 4]),
+            Op::Exit { status } => {
+                let status = status.map_or(0, |status| u64::from(status.cast_unsigned()) + 1);
+                (Kind::Exit, None, [Some(status), None, None, None])
+            }
+            Op::ThreadStart => (Kind::ThreadStart, None, [None; 4]),
+            Op::ThreadExit => (Kind::ThreadExit, None, [None; 4]),
+            Op::Mmap { addr, size, protection, flags, fd } => {
+                let fd = fold(i64::from(fd).cast_unsigned());
+                let numbers = [Some(size), Some(u64::from(protection)), Some(u64::from(flags)), Some(fd)];
+                (Kind::Mmap, Some(addr), numbers)
+            }
+            Op::Munmap { addr, size } => (Kind::Munmap, Some(addr), [Some(size), None, None, None]),
+            Op::MunmapFailed { addr, size } => (Kind::MunmapFailed, Some(addr), [Some(size), None, None, None]),
+            Op::MremapBegin { addr, size } => (Kind::MremapBegin, Some(addr), [Some(size), None, None, None]),
+            Op::MremapEnd { addr, size } => (Kind::MremapEnd, Some(addr), [Some(size), None, None, None]),
+            Op::Brk { end } => (Kind::Brk, Some(end), [None; 4]),
+            Op::Madvise { addr, size, advice } => {
+                (Kind::Madvise, Some(addr), [Some(size), Some(u64::from(advice)), None, None])
+            }
+            Op::Gap { lost } => (Kind::Gap, None, [Some(lost), None, None, None]),
+            // Those of the allocator never get here.
+            Op::Alloc { .. } | Op::Free { .. } | Op::ReallocBegin { .. } | Op::ReallocEnd { .. } => return,
+        };
+        self.put_call(Call { kind: kind as u8, ..Call::default() });
+        let out = &mut self.columns.bytes[column::OTHER];
+        if let Some(addr) = addr {
+            put(out, fold(addr.wrapping_sub(self.other_addr)));
+            self.other_addr = addr;
+        }
+        numbers.into_iter().flatten().for_each(|number| put(out, number));
+    }
+}

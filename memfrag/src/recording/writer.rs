@@ -1,0 +1,316 @@
+//! Writing a recording.
+
+use super::background::{Job, Output, Shared};
+use super::chunk::{ChunkHeader, kind};
+use super::columns::Columns;
+use super::encode::Encoder;
+use super::error::RecordingError;
+use super::header::Header;
+use super::notes::{self, End};
+use super::store::Store;
+use crate::capture::{Counters, Sink};
+use crate::target::{Mapping, MemorySample, ProcessInfo};
+use memfrag_common::Event;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// Events wait no longer than this for their chunk to fill up.
+const PATIENCE_NS: u64 = 500_000_000;
+/// Notes are written when they have become this many bytes, full chunk of events or not.
+const NOTES_ENOUGH: usize = 256 << 10;
+/// Chunks that may wait for the disk; with more, the capturing thread waits.
+const WAITING: usize = 4;
+
+/// How a recording is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Everything given so far is or will be in the file.
+    Recording,
+    /// The file could not take more. It ends with its last whole chunk and can be read.
+    Stopped {
+        /// What happened and what to do.
+        reason: String,
+        /// Events given that are not in the file.
+        not_recorded: u64,
+    },
+}
+
+/// What a finished recording holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Events in the file.
+    pub events: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Events given that are not in the file.
+    pub not_recorded: u64,
+    /// Whether the file has its index; without, opening it takes a scan.
+    pub complete: bool,
+    /// Why the recording stopped before its end, if it did.
+    pub stopped: Option<String>,
+}
+
+/// Writes a recording as its parts come in.
+///
+/// No call fails: when the file cannot take more, the recording stops, [`Writer::status`] says why, and whatever
+/// comes later is counted. Call [`Writer::tick`] a few times a second, so that events do not wait for their chunk to
+/// fill up: what a killed process had not been told to write is lost.
+pub struct Writer {
+    encoder: Encoder,
+    /// Events given.
+    given: u64,
+    notes: Vec<u8>,
+    note_count: u32,
+    note_times: (u64, u64),
+    /// The latest time that the writer was told.
+    now: u64,
+    /// The time at which the oldest waiting event or note came.
+    waiting_since: Option<u64>,
+    shared: Arc<Shared>,
+    jobs: Option<SyncSender<Job>>,
+    empty: Receiver<Columns>,
+    worker: Option<JoinHandle<Output>>,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").field("given", &self.given).field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    /// Begins a recording in the file at `path`, which is replaced if it exists. Under sudo the file is given to the
+    /// user who called it.
+    ///
+    /// # Errors
+    /// When the file cannot be created, or cannot take the header.
+    pub fn create(path: &Path, header: &Header) -> Result<Self, RecordingError> {
+        let error = |action| {
+            move |source| RecordingError::Io { action, path: path.to_path_buf(), source }
+        };
+        let start = header.encode(path)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)
+            .map_err(error("create"))?;
+        give_to_caller_of_sudo(&file).map_err(error("give to the user behind sudo the file"))?;
+        file.append(&start).map_err(error("write the header of"))?;
+        Self::with_store(Box::new(file), path, start.len() as u64).map_err(error("start writing"))
+    }
+
+    /// Writes behind a header of `length` bytes.
+    pub(super) fn with_store(store: Box<dyn Store>, path: &Path, length: u64) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let (jobs, to_do) = mpsc::sync_channel(WAITING);
+        let (done, empty) = mpsc::channel();
+        let output = Output::new(store, path, length, Arc::clone(&shared))?;
+        let worker = std::thread::Builder::new()
+            .name("memfrag-record".into())
+            .spawn(move || output.run(&to_do, &done))?;
+        Ok(Self {
+            encoder: Encoder::new(),
+            given: 0,
+            notes: Vec::new(),
+            note_count: 0,
+            note_times: (u64::MAX, 0),
+            now: 0,
+            waiting_since: None,
+            shared,
+            jobs: Some(jobs),
+            empty,
+            worker: Some(worker),
+        })
+    }
+
+    /// Whether the recording still takes what it is given.
+    pub fn status(&self) -> Status {
+        match self.shared.reason() {
+            None => Status::Recording,
+            Some(reason) => Status::Stopped { reason, not_recorded: self.shared.not_recorded() },
+        }
+    }
+
+    /// Bytes of the file so far.
+    pub fn bytes(&self) -> u64 {
+        self.shared.bytes()
+    }
+
+    /// Notes what the backend has counted since the trace began, for one process or for all of it. The counters are
+    /// stored with the latest time that the writer knows of.
+    pub fn counters(&mut self, pid: Option<u32>, counters: &Counters) {
+        let time = self.now;
+        self.note(time, |notes, before| notes::put_counters(notes, before, time, pid, counters));
+    }
+
+    /// Tells the time, in nanoseconds since the trace began. What has waited for half a second is written.
+    pub fn tick(&mut self, now_ns: u64) {
+        self.now = self.now.max(now_ns);
+        if self.waiting_since.is_some_and(|since| self.now - since >= PATIENCE_NS) {
+            self.flush();
+        }
+    }
+
+    /// Has everything written that was given so far, without waiting for it.
+    pub fn flush(&mut self) {
+        self.waiting_since = None;
+        self.flush_notes();
+        if self.encoder.len() > 0 {
+            let first = self.given - self.encoder.len() as u64;
+            let columns = self.empty.try_recv().unwrap_or_else(|_| Columns::new());
+            let sealed = self.encoder.seal(columns, first);
+            self.send(Job::Events(Box::new(sealed)));
+        }
+    }
+
+    /// Ends the recording at `end_ns` and waits until all of it is written. `status` is the wait status of the
+    /// command that was traced, if one was launched and has ended.
+    ///
+    /// # Errors
+    /// When the writing thread has gone, which it never should. A disk that could not take everything is no error:
+    /// the summary tells.
+    pub fn finish(mut self, end_ns: u64, status: Option<i32>) -> Result<Summary, RecordingError> {
+        self.flush();
+        drop(self.jobs.take());
+        let output = self.worker.take().and_then(|worker| worker.join().ok()).ok_or_else(|| RecordingError::Io {
+            action: "finish",
+            path: PathBuf::from("the recording"),
+            source: io::Error::other("its writing thread has failed"),
+        })?;
+        let end = End {
+            time: end_ns,
+            status,
+            events: self.shared.events(),
+            not_recorded: self.shared.not_recorded(),
+            stopped: self.shared.reason().unwrap_or_default(),
+        };
+        let mut notes = Vec::new();
+        notes::put_end(&mut notes, self.given, &end);
+        let header = ChunkHeader {
+            kind: kind::NOTES,
+            items: 1,
+            first_time: end_ns,
+            last_time: end_ns,
+            first_event: self.given,
+            ..ChunkHeader::default()
+        };
+        let (bytes, ended) = output.finish(header, &notes);
+        let stopped = self.shared.reason().or_else(|| ended.as_ref().err().map(|error| format!("cannot write its index: {error}")));
+        Ok(Summary { events: end.events, bytes, not_recorded: end.not_recorded, complete: ended.is_ok(), stopped })
+    }
+
+    fn send(&mut self, job: Job) {
+        let events = match &job {
+            Job::Events(sealed) => u64::from(sealed.header.items),
+            Job::Notes(..) => 0,
+        };
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+        if !sent {
+            self.shared.add_not_recorded(events);
+            self.shared.fail("the thread that writes the recording has failed".into());
+        }
+    }
+
+    fn flush_notes(&mut self) {
+        if self.note_count > 0 {
+            let header = ChunkHeader {
+                kind: kind::NOTES,
+                items: self.note_count,
+                first_time: self.note_times.0,
+                last_time: self.note_times.1,
+                first_event: self.given - self.encoder.len() as u64,
+                ..ChunkHeader::default()
+            };
+            let notes = std::mem::take(&mut self.notes);
+            self.note_count = 0;
+            self.note_times = (u64::MAX, 0);
+            self.send(Job::Notes(header, notes));
+        }
+    }
+
+    /// Takes a note that `put` writes, given the number of events before it.
+    fn note(&mut self, time: u64, put: impl FnOnce(&mut Vec<u8>, u64)) {
+        if self.shared.has_failed() {
+            return;
+        }
+        put(&mut self.notes, self.given);
+        self.note_count += 1;
+        self.note_times = (self.note_times.0.min(time), self.note_times.1.max(time));
+        self.now = self.now.max(time);
+        self.waiting_since.get_or_insert(self.now);
+        if self.notes.len() >= NOTES_ENOUGH {
+            self.flush_notes();
+        }
+    }
+}
+
+impl Sink for Writer {
+    fn events(&mut self, events: &[Event]) {
+        if self.shared.has_failed() {
+            self.shared.add_not_recorded(events.len() as u64);
+            return;
+        }
+        let Some(last) = events.last() else { return };
+        let mut rest = events;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rest.len().min(self.encoder.room()));
+            now.iter().for_each(|event| self.encoder.push(event));
+            self.given += now.len() as u64;
+            if self.encoder.room() == 0 {
+                self.flush();
+            }
+            rest = later;
+        }
+        if self.encoder.len() > 0 {
+            // The events tell the time as well, unless theirs is nonsense.
+            let since = *self.waiting_since.get_or_insert(self.now.max(self.encoder.first_time().min(last.time)));
+            if last.time.saturating_sub(since) >= PATIENCE_NS {
+                self.flush();
+            }
+        }
+    }
+
+    fn process(&mut self, process: &ProcessInfo) {
+        self.note(process.time, |notes, before| notes::put_process(notes, before, process));
+    }
+
+    fn mappings(&mut self, time: u64, pid: u32, mappings: &[Mapping]) {
+        self.note(time, |notes, before| notes::put_mappings(notes, before, time, pid, mappings));
+    }
+
+    fn memory(&mut self, sample: &MemorySample) {
+        self.note(sample.time, |notes, before| notes::put_memory(notes, before, sample));
+    }
+}
+
+impl Drop for Writer {
+    /// A recording that is not finished has no end and no index, but everything that was given.
+    fn drop(&mut self) {
+        if self.worker.is_some() {
+            self.flush();
+            drop(self.jobs.take());
+            if let Some(worker) = self.worker.take() {
+                // A thread that failed has said so to `status` already.
+                let _ = worker.join();
+            }
+        }
+    }
+}
+
+/// A recording made under sudo belongs to whoever called sudo, not to root.
+fn give_to_caller_of_sudo(file: &File) -> io::Result<()> {
+    let id = |name| std::env::var(name).ok().and_then(|id| id.parse::<u32>().ok());
+    let (Some(uid), Some(gid)) = (id("SUDO_UID"), id("SUDO_GID")) else { return Ok(()) };
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    // Devices and pipes stay whose they are.
+    if is_root && file.metadata()?.is_file() {
+        std::os::unix::fs::fchown(file, Some(uid), Some(gid))?;
+    }
+    Ok(())
+}
