@@ -52,6 +52,11 @@ impl Heaps {
         self.by_pid.get(&pid).map(|&at| &self.processes[at as usize])
     }
 
+    /// The index of the latest process under this id.
+    pub fn index_of(&self, pid: u32) -> Option<usize> {
+        self.by_pid.get(&pid).map(|&at| at as usize)
+    }
+
     /// The anomalies of all heaps together.
     pub fn anomalies(&self) -> Anomalies {
         let mut sum = Anomalies::default();
@@ -90,6 +95,13 @@ impl Heaps {
         if process.ended.is_none() {
             process.memory = Some(*sample);
             self.heaps[process.heap].sample(sample);
+        }
+    }
+
+    /// Lets time pass without an event, for the timelines of the processes that still run.
+    pub fn pass(&mut self, time: u64) {
+        for process in self.processes.iter().filter(|process| process.ended.is_none()) {
+            self.heaps[process.heap].advance(time);
         }
     }
 

@@ -5,11 +5,13 @@
 //! nearest one that is emulated, but only where it still sees what it would have seen at the entry: every call
 //! once, the arguments in known registers, and the caller's return address on top of the stack.
 
+#[cfg(test)]
+mod fixtures;
 mod flow;
 #[cfg(test)]
 mod oracle;
 
-pub use flow::callees;
+pub use flow::{Callees, callees};
 
 use super::table::{Arguments, Register};
 use iced_x86::{
@@ -173,7 +175,7 @@ fn candidates(site: &Site<'_>) -> Candidates {
     let mut null_tested = false;
     let mut skips_null = false;
     for instruction in Walk::new(site) {
-        let offset = (instruction.ip() - site.address) as u32;
+        let offset = instruction.ip().wrapping_sub(site.address) as u32;
         let mut reject = |why: &str| result.rejected.push(format!("+{offset:#x} {why}"));
         if offset >= REACH {
             reject("is too far from the entry");
@@ -341,11 +343,16 @@ fn branch_behind_entry(site: &Site<'_>, offset: u32) -> Option<u64> {
         return None;
     }
     let range = site.address.wrapping_add(1)..site.address.saturating_add(u64::from(offset)).saturating_add(1);
+    let mut before: Option<Instruction> = None;
     for instruction in Walk::new(site) {
-        let unclear = instruction.is_invalid() || is_table_jump(&instruction);
+        let unclear = instruction.is_invalid()
+            || (is_table_jump(&instruction)
+                && !before.as_ref().is_some_and(takes_frame_down)
+                && !lands_on_marks_only(site, &instruction, offset));
         if unclear || near_target(&instruction).is_some_and(|target| range.contains(&target)) {
             return Some(instruction.ip());
         }
+        before = Some(instruction);
     }
     site.elsewhere.iter().find_map(|&(address, code)| far_branch_into(address, code, site, &range))
 }
@@ -363,10 +370,30 @@ fn is_table_jump(instruction: &Instruction) -> bool {
         && !(instruction.op0_kind() == OpKind::Memory && instruction.is_ip_rel_memory_operand())
 }
 
+/// Whether it is the end of an epilogue. A jump behind that leaves the function, as the hooks of old glibc do.
+fn takes_frame_down(instruction: &Instruction) -> bool {
+    match instruction.code() {
+        Code::Pop_r64 | Code::Leaveq => true,
+        Code::Add_rm64_imm8 | Code::Add_rm64_imm32 => instruction.op0_register() == Iced::RSP,
+        _ => false,
+    }
+}
+
+/// Whether the function is built for indirect branch tracking and the jump obeys it (it has no `notrack`), and no
+/// landing mark stands behind the entry and up to `offset`: then it cannot land there.
+fn lands_on_marks_only(site: &Site<'_>, jump: &Instruction, offset: u32) -> bool {
+    const MARK: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
+    let at = jump.ip().wrapping_sub(site.address) as usize;
+    let notrack = site.code[at..at + jump.len()].first() == Some(&0x3e);
+    let up_to = (offset as usize + MARK.len()).min(site.code.len());
+    let inside = site.code.get(1..up_to).unwrap_or_default();
+    site.code.starts_with(MARK) && !notrack && !inside.windows(MARK.len()).any(|window| window == MARK)
+}
+
 /// Looks for a branch or call with a distance of 32 bits into `range`, at every byte of `code`: that finds every
 /// one however the code decodes, and at worst a few that are none. Shorter branches do not leave a function.
 fn far_branch_into(address: u64, code: &[u8], site: &Site<'_>, range: &Range<u64>) -> Option<u64> {
-    let own = site.address..site.address + site.code.len() as u64;
+    let own = site.address..site.address.saturating_add(site.code.len() as u64);
     for (at, window) in code.windows(5).enumerate() {
         let is_branch = match window[0] {
             0xe8 | 0xe9 => true,
@@ -384,4 +411,205 @@ fn far_branch_into(address: u64, code: &[u8], site: &Site<'_>, range: &Range<u64
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::oracle::check;
+    use super::*;
+    use crate::probes::table::{TABLE, rank};
+    use proptest::prelude::*;
+
+    const ADDRESS: u64 = 0x40_1000;
+
+    fn site<'a>(symbol: &str, code: &'a [u8]) -> Site<'a> {
+        let entry = &TABLE[rank(symbol).expect("a symbol of the table")];
+        Site {
+            code,
+            address: ADDRESS,
+            arguments: entry.arguments,
+            null_is_nothing: entry.shape == crate::probes::Shape::Free,
+            standard_registers: true,
+            elsewhere: &[],
+        }
+    }
+
+    /// Offset, class and whether null passes by.
+    fn placed(site: &Site<'_>) -> (u32, Class, bool) {
+        let placement = place(site).expect("the entry can carry a probe");
+        check(site, &placement).expect("the rules hold");
+        (placement.offset, placement.class, placement.skips_null)
+    }
+
+    const EMULATED: Class = Class::Emulated;
+    const STEPPED: Class = Class::SingleStepped;
+
+    #[test]
+    fn the_nearest_emulated_instruction_is_taken() {
+        let cases: &[(&str, &[u8], (u32, Class, bool))] = &[
+            ("push", &[0x55, 0xc3], (0, EMULATED, false)),
+            ("push r12", &[0x41, 0x54, 0xc3], (0, EMULATED, false)),
+            ("nop", &[0x90, 0xc3], (0, EMULATED, false)),
+            ("endbr64; push", &[0xf3, 0x0f, 0x1e, 0xfa, 0x55, 0xc3], (4, EMULATED, false)),
+            ("endbr64; jmp elsewhere", &[0xf3, 0x0f, 0x1e, 0xfa, 0xe9, 0, 1, 0, 0], (4, EMULATED, false)),
+            ("mov rax,rdi; push", &[0x48, 0x89, 0xf8, 0x55, 0xc3], (3, EMULATED, false)),
+            ("red zone: mov [rsp-8],rdi; push", &[0x48, 0x89, 0x7c, 0x24, 0xf8, 0x55, 0xc3], (5, EMULATED, false)),
+        ];
+        for (name, code, expected) in cases {
+            assert_eq!(placed(&site("malloc", code)), *expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_would_lie_is_refused() {
+        let cases: &[(&str, &[u8])] = &[
+            ("ret", &[0xc3]),
+            ("a nop of several bytes is not emulated everywhere", &[0x66, 0x90, 0xc3]),
+            ("pause", &[0xf3, 0x90, 0xc3]),
+            ("call, then push", &[0xe8, 0, 1, 0, 0, 0x55, 0xc3]),
+            ("xor edi,edi; push: the size is gone", &[0x31, 0xff, 0x55, 0xc3]),
+            ("mov dil,1; push: part of the size is gone", &[0x40, 0xb7, 1, 0x55, 0xc3]),
+            ("mov rsi,rdi; mov rdi,rax; push: the size has moved", &[0x48, 0x89, 0xfe, 0x48, 0x89, 0xc7, 0x55, 0xc3]),
+            ("sub rsp,8; push", &[0x48, 0x83, 0xec, 8, 0x55, 0xc3]),
+            ("pop rax; push rax", &[0x58, 0x50, 0xc3]),
+            ("mov [rsp],rax; push: the return address is gone", &[0x48, 0x89, 0x04, 0x24, 0x55, 0xc3]),
+            ("endbr64; push; jmp to the push", &[0xf3, 0x0f, 0x1e, 0xfa, 0x55, 0xeb, 0xfd]),
+            (
+                "endbr64; dec rdi would do; jne back to it",
+                &[0xf3, 0x0f, 0x1e, 0xfa, 0x48, 0xff, 0xce, 0x75, 0xfb, 0xc3],
+            ),
+            ("test eax,eax; push; jmp through a table", &[0x85, 0xc0, 0x55, 0xff, 0xe0]),
+            ("endbr64; push; notrack jmp", &[0xf3, 0x0f, 0x1e, 0xfa, 0x55, 0x3e, 0xff, 0xe0]),
+            ("test eax,eax; push; then no instruction", &[0x85, 0xc0, 0x55, 0x06]),
+            ("syscall; push", &[0x0f, 0x05, 0x55, 0xc3]),
+        ];
+        for (name, code) in cases {
+            assert_eq!(placed(&site("malloc", code)), (0, STEPPED, false), "{name}");
+        }
+        let far = [&[0x48, 0x89, 0xf8].repeat(22)[..], &[0x55, 0xc3]].concat();
+        assert_eq!(placed(&site("malloc", &far)), (0, STEPPED, false), "66 bytes from the entry");
+    }
+
+    #[test]
+    fn jumps_that_cannot_come_back_do_no_harm() {
+        let marked = [0xf3, 0x0f, 0x1e, 0xfa, 0x55, 0xff, 0xe0];
+        assert_eq!(placed(&site("malloc", &marked)), (4, EMULATED, false), "tracked jumps land on marks");
+        let tail = [0x85, 0xc0, 0x55, 0x5d, 0xff, 0xe0];
+        assert_eq!(placed(&site("malloc", &tail)), (2, EMULATED, false), "the frame is gone");
+        let slot = [0x85, 0xc0, 0x55, 0xff, 0x25, 0, 1, 0, 0];
+        assert_eq!(placed(&site("malloc", &slot)), (2, EMULATED, false), "a slot leads to another function");
+    }
+
+    #[test]
+    fn code_elsewhere_counts() {
+        let code = [0xf3, 0x0f, 0x1e, 0xfa, 0x55, 0xc3];
+        let at = ADDRESS + 0x1000;
+        for (opcode, width) in [(&[0xe9u8][..], 5), (&[0x0f, 0x84], 6)] {
+            for (target, expected) in [(ADDRESS + 4, 0), (ADDRESS, 4), (ADDRESS + 5, 4)] {
+                let distance = (target.wrapping_sub(at + width)) as u32;
+                let cold = [opcode, &distance.to_le_bytes()].concat();
+                let elsewhere: [(u64, &[u8]); 1] = [(at, &cold)];
+                let site = Site { elsewhere: &elsewhere, ..site("malloc", &code) };
+                assert_eq!(placed(&site).0, expected, "{opcode:x?} to {target:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_test_for_null_may_be_passed() {
+        let simple = [0x48, 0x85, 0xff, 0x74, 1, 0x55, 0xc3];
+        assert_eq!(placed(&site("free", &simple)), (5, EMULATED, true));
+        // For realloc a null block is a call like any other.
+        assert_eq!(placed(&site("realloc", &simple)), (3, EMULATED, false));
+        let cases: &[(&str, &[u8])] = &[
+            ("another register is tested", &[0x48, 0x85, 0xf6, 0x74, 1, 0x55, 0xc3]),
+            ("only half of it is tested", &[0x85, 0xff, 0x74, 1, 0x55, 0xc3]),
+            ("jne", &[0x48, 0x85, 0xff, 0x75, 1, 0x55, 0xc3]),
+            ("the flags are others by then", &[0x48, 0x85, 0xff, 0x85, 0xc0, 0x74, 1, 0x55, 0xc3]),
+            ("the block is gone behind it", &[0x48, 0x85, 0xff, 0x74, 4, 0x31, 0xff, 0x55, 0xc3, 0xc3]),
+            ("the stack moves behind it", &[0x48, 0x85, 0xff, 0x74, 6, 0x48, 0x83, 0xec, 8, 0x55, 0xc3]),
+            ("null goes to the push as well", &[0x48, 0x85, 0xff, 0x74, 0, 0x55, 0xc3]),
+        ];
+        for (name, code) in cases {
+            let (_, class, skips_null) = placed(&site("free", code));
+            assert_eq!((class, skips_null), (EMULATED, false), "{name}");
+        }
+    }
+
+    #[test]
+    fn moved_arguments_are_followed_where_that_is_wanted() {
+        // mov rsi,rdi; mov rdi,[rax]; ja
+        let code = [0x48, 0x89, 0xfe, 0x48, 0x8b, 0x38, 0x77, 1, 0xc3, 0xc3];
+        assert_eq!(placed(&site("malloc", &code)), (0, STEPPED, false));
+        let site = Site { standard_registers: false, ..site("malloc", &code) };
+        let placement = place(&site).expect("it can be placed");
+        check(&site, &placement).expect("the rules hold");
+        assert_eq!((placement.offset, placement.arguments), (6, Arguments::Size(Register::Rsi)));
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_an_error() {
+        assert_eq!(place(&site("malloc", &[])), Err(Unplaceable::Empty));
+        assert_eq!(place(&site("malloc", &[0x06])), Err(Unplaceable::Invalid));
+        for code in [&[0xf0, 0x48, 0xff, 0x07, 0xc3][..], &[0x2e, 0x66, 0x90], &[0x66, 0xe9, 0, 0, 0, 0], &[0xcc]] {
+            assert_eq!(place(&site("malloc", code)), Err(Unplaceable::Refused), "{code:x?}");
+        }
+    }
+
+    /// Pieces of code that make interesting functions likelier than plain random bytes do.
+    fn piece() -> impl Strategy<Value = Vec<u8>> {
+        let known: Vec<&'static [u8]> = vec![
+            &[0xf3, 0x0f, 0x1e, 0xfa],
+            &[0x55],
+            &[0x41, 0x54],
+            &[0x90],
+            &[0x5d],
+            &[0xc3],
+            &[0x48, 0x85, 0xff],
+            &[0x85, 0xc0],
+            &[0x48, 0x89, 0xfe],
+            &[0x48, 0x89, 0xf7],
+            &[0x48, 0x89, 0xf8],
+            &[0x31, 0xff],
+            &[0x48, 0x83, 0xec, 8],
+            &[0x48, 0x89, 0x7c, 0x24, 0xf8],
+            &[0x48, 0x89, 0x04, 0x24],
+            &[0xff, 0xe0],
+            &[0x3e, 0xff, 0xe0],
+        ];
+        prop_oneof![
+            8 => proptest::sample::select(known).prop_map(<[u8]>::to_vec),
+            3 => (0x70u8..0x80, -12i8..12).prop_map(|(opcode, distance)| vec![opcode, distance.cast_unsigned()]),
+            2 => (-12i8..12).prop_map(|distance| vec![0xeb, distance.cast_unsigned()]),
+            1 => proptest::collection::vec(any::<u8>(), 1..6),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn every_placement_obeys_the_rules(
+            pieces in proptest::collection::vec(piece(), 0..14),
+            symbol in proptest::sample::select(TABLE).prop_map(|entry| entry.symbol),
+            standard_registers: bool,
+        ) {
+            let code = pieces.concat();
+            let site = Site { standard_registers, ..site(symbol, &code) };
+            if let Ok(placement) = place(&site) {
+                prop_assert_eq!(check(&site, &placement), Ok(()), "{:x?} {:?}", code, placement);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_placed_without_panic(
+            code in proptest::collection::vec(any::<u8>(), 0..100),
+            other in proptest::collection::vec(any::<u8>(), 0..100),
+            address: u64, elsewhere: u64, standard_registers: bool,
+        ) {
+            let elsewhere: [(u64, &[u8]); 1] = [(elsewhere, &other)];
+            let site = Site { address, elsewhere: &elsewhere, standard_registers, ..site("free", &code) };
+            let _ = place(&site);
+        }
+    }
 }

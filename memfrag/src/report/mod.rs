@@ -1,1 +1,26 @@
-//! (in the making)
+//! What a recording says, for people and for programs.
+//!
+//! [`ReportBuilder`] is pushed what a backend or a recording has to tell and gives a [`Report`]; [`text`] and
+//! [`json`] write one. No other module of these knows how anything is written.
+//!
+//! | module | job |
+//! |---|---|
+//! | [`build`] | from events to a report |
+//! | [`model`] | the report itself; its field names are the JSON's |
+//! | `sites` | call sites by what they hold, as places in files |
+//! | `allocator` | which allocator the mapped files mean |
+//! | [`text`], `chart`, `units` | for the terminal |
+//! | [`json`] | for programs |
+
+mod allocator;
+pub mod build;
+mod chart;
+pub mod json;
+pub mod model;
+mod sites;
+pub mod text;
+mod units;
+
+pub use build::{RecordingMeta, ReportBuilder};
+pub use model::Report;
+pub use text::Style;

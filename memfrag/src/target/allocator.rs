@@ -1,8 +1,16 @@
 //! Which allocators a process has.
 
-use super::elf::Image;
+use super::elf::{ElfError, Image};
+use super::file::MappedFile;
+use super::maps::MapLine;
+use super::process::{self, ProcessError};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// An allocator, as far as memfrag tells them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +47,199 @@ impl fmt::Display for AllocatorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// An allocator that a process has mapped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allocator {
+    /// Which one it is.
+    pub kind: AllocatorKind,
+    /// Its version, where the file tells it.
+    pub version: Option<String>,
+    /// The file as `/proc/PID/maps` names it.
+    pub path: PathBuf,
+    /// A path by which the very file can be opened and probed now: its plain path if that leads there, else one
+    /// through `/proc/PID`, for deleted files and those of containers.
+    pub open: PathBuf,
+    /// The file's build-id; empty when it has none.
+    pub build_id: Vec<u8>,
+    /// The file's inode. Together with the build-id it names the file: the device does not, since one file can show
+    /// under several overlay mounts.
+    pub inode: u64,
+    /// The device under which the process sees the file.
+    pub device: (u32, u32),
+}
+
+/// What the search needs to know of a mapped file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The allocator, if the file defines `malloc`.
+    pub allocator: Option<(AllocatorKind, Option<String>)>,
+    /// The build-id; empty when there is none.
+    pub build_id: Vec<u8>,
+    /// The name that a library gives itself.
+    pub soname: Option<String>,
+    /// The libraries that it needs, in order.
+    pub needed: Vec<String>,
+    /// Whether it is a program that is linked statically and has no symbols.
+    pub is_static_without_symbols: bool,
+}
+
+impl Facts {
+    /// Reads them from a file's bytes; `path` helps to name the allocator.
+    ///
+    /// # Errors
+    /// As [`Image::parse`].
+    pub fn parse(data: &[u8], path: &Path) -> Result<Self, ElfError> {
+        let image = Image::parse(data)?;
+        // The loaders of old glibc carry a malloc for their own first steps, which programs do not get.
+        let is_loader = image.soname.as_deref().is_some_and(|name| name.starts_with("ld-linux"));
+        Ok(Self {
+            allocator: (image.defines_malloc() && !is_loader).then(|| identify(&image, path)),
+            is_static_without_symbols: image.interpreter.is_none() && image.soname.is_none() && !image.has_symbols,
+            build_id: image.build_id,
+            soname: image.soname,
+            needed: image.needed,
+        })
+    }
+}
+
+/// What was read of files, by device and inode, so that a library that every process has is read once.
+#[derive(Debug, Default)]
+pub struct Cache {
+    files: HashMap<((u32, u32), u64), Result<Arc<Facts>, ElfError>>,
+}
+
+/// The files that a process runs code from, each once, at its first executable mapping.
+pub fn executables(map: &[MapLine]) -> Vec<&MapLine> {
+    let mut seen = HashSet::new();
+    map.iter().filter(|line| line.executable && line.is_file() && seen.insert((line.device, line.inode))).collect()
+}
+
+/// The order in which the loader searches files for a symbol: the program, what was preloaded, then what each needs,
+/// nearest first; files that nothing needs were loaded later and come last. Gives positions in `files`.
+///
+/// `program` is the program's position; `preload` are file names or paths.
+pub fn binding_order(files: &[(PathBuf, Arc<Facts>)], program: Option<usize>, preload: &[String]) -> Vec<usize> {
+    let position = |name: &str| {
+        let file_name = Path::new(name).file_name();
+        files.iter().position(|(path, facts)| {
+            facts.soname.as_deref() == Some(name) || path == Path::new(name) || path.file_name() == file_name
+        })
+    };
+    let mut queue: VecDeque<usize> =
+        program.into_iter().chain(preload.iter().filter_map(|name| position(name))).collect();
+    let mut order = Vec::new();
+    while let Some(next) = queue.pop_front() {
+        if !order.contains(&next) {
+            order.push(next);
+            queue.extend(files[next].1.needed.iter().filter_map(|name| position(name)));
+        }
+    }
+    let rest: Vec<usize> = (0..files.len()).filter(|at| !order.contains(at)).collect();
+    order.extend(rest);
+    order
+}
+
+/// The allocators that a process has mapped, the one that its calls of `malloc` bind to first.
+///
+/// It is empty for a process that has none yet, or none that could be recognised.
+///
+/// # Errors
+/// When the process has gone, may not be looked at, or runs a program that cannot be traced.
+pub fn of_process(pid: u32, cache: &mut Cache) -> Result<Vec<Allocator>, ProcessError> {
+    process::check(pid)?;
+    let map = process::map(pid)?;
+    let exe = fs::metadata(process::program(pid)).ok().map(|metadata| metadata.ino());
+    let mut files = Vec::new();
+    let mut opened = Vec::new();
+    let mut program = None;
+    for line in executables(&map) {
+        let is_program = program.is_none() && exe == Some(line.inode);
+        let Some((open, facts)) = cache.read(pid, line, is_program) else { continue };
+        match facts {
+            Ok(facts) => {
+                if is_program {
+                    if facts.is_static_without_symbols {
+                        return Err(ProcessError::StaticWithoutSymbols { pid, exe: line.path.clone() });
+                    }
+                    program = Some(files.len());
+                }
+                files.push((line.path.clone(), facts));
+                opened.push((line, open));
+            }
+            Err(ElfError::ThirtyTwoBit) if is_program => {
+                return Err(ProcessError::ThirtyTwoBit { pid, exe: line.path.clone() });
+            }
+            // Other files are no ELF files: data that is mapped to run, as some interpreters do.
+            Err(_) => {}
+        }
+    }
+    let order = binding_order(&files, program, &preloaded(pid));
+    let allocators = order.into_iter().filter_map(|at| {
+        let facts = &files[at].1;
+        let (kind, version) = facts.allocator.clone()?;
+        let (line, open) = &opened[at];
+        Some(Allocator {
+            kind,
+            version,
+            path: line.path.clone(),
+            open: open.clone(),
+            build_id: facts.build_id.clone(),
+            inode: line.inode,
+            device: line.device,
+        })
+    });
+    Ok(allocators.collect())
+}
+
+/// The names of the libraries that were preloaded into a process, by its environment or the machine's file.
+fn preloaded(pid: u32) -> Vec<String> {
+    let variable = process::environment(pid, "LD_PRELOAD").unwrap_or_default();
+    let file = fs::read_to_string(format!("/proc/{pid}/root/etc/ld.so.preload")).unwrap_or_default();
+    let both = format!("{} {file}", variable.to_string_lossy());
+    both.split([' ', ':', '\n', '\t']).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+impl Cache {
+    /// The facts of a mapped file and a path by which it can be opened; `None` when it cannot be.
+    fn read(&mut self, pid: u32, line: &MapLine, is_program: bool) -> Option<(PathBuf, Result<Arc<Facts>, ElfError>)> {
+        let (open, file) = open(pid, line, is_program).ok()?;
+        let facts = self.files.entry((line.device, line.inode)).or_insert_with(|| {
+            let file = MappedFile::of(&file).map_err(|error| ElfError::Damaged(error.to_string()))?;
+            Facts::parse(&file, &line.path).map(Arc::new)
+        });
+        Some((open, facts.clone()))
+    }
+}
+
+/// Opens the very file that is mapped, by the plainest path that leads to it.
+fn open(pid: u32, line: &MapLine, is_program: bool) -> io::Result<(PathBuf, File)> {
+    let same_mounts = || {
+        let own = fs::read_link("/proc/self/ns/mnt").ok()?;
+        Some(own == fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()?)
+    };
+    let mut paths = Vec::new();
+    if !line.deleted {
+        if same_mounts() == Some(true) {
+            paths.push(line.path.clone());
+        }
+        paths.push(line.path_in_root(pid));
+    }
+    if is_program {
+        paths.push(process::program(pid));
+    }
+    paths.push(line.link(pid));
+    let mut error = io::Error::from(io::ErrorKind::NotFound);
+    for path in paths {
+        // Another file may have taken the path.
+        match super::file::open(&path).and_then(|file| Ok((file.metadata()?.ino() == line.inode, file))) {
+            Ok((true, file)) => return Ok((path, file)),
+            Ok((false, _)) => {}
+            Err(failed) => error = failed,
+        }
+    }
+    Err(error)
 }
 
 /// Tells which allocator a file that defines `malloc` holds, and its version where the file says it.
@@ -125,4 +326,57 @@ fn musl_version(text: &[u8], at: usize) -> Option<String> {
     let found = version(&text[at + 1..])?;
     let is_whole = text.get(at + 1 + found.len()) == Some(&0);
     (is_whole && found.starts_with("1.") && found.split('.').count() == 3).then(|| found.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn library(path: &str, soname: &str, needed: &[&str]) -> (PathBuf, Arc<Facts>) {
+        let facts = Facts {
+            soname: (!soname.is_empty()).then(|| soname.to_owned()),
+            needed: needed.iter().map(|&name| name.to_owned()).collect(),
+            ..Facts::default()
+        };
+        (PathBuf::from(path), Arc::new(facts))
+    }
+
+    #[test]
+    fn binding_goes_breadth_first_from_the_program() {
+        let files = [
+            library("/lib/libc.so.6", "libc.so.6", &["ld-linux-x86-64.so.2"]),
+            library("/opt/libplugin.so", "", &["libc.so.6"]),
+            library("/lib/libfoo.so.1.2", "libfoo.so.1", &["libjemalloc.so.2", "libc.so.6"]),
+            library("/usr/bin/program", "", &["libfoo.so.1", "libc.so.6"]),
+            library("/lib/libjemalloc.so.2", "libjemalloc.so.2", &["libc.so.6"]),
+        ];
+        // The C library comes before jemalloc here: the program needs it itself.
+        assert_eq!(binding_order(&files, Some(3), &[]), [3, 2, 0, 4, 1]);
+        assert_eq!(binding_order(&files, Some(3), &["libjemalloc.so.2".into()]), [3, 4, 2, 0, 1]);
+        assert_eq!(binding_order(&files, Some(3), &["/elsewhere/libjemalloc.so.2".into()])[1], 4);
+        assert_eq!(binding_order(&files, None, &[]), [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn versions_are_read_from_texts() {
+        let text = b"\0GNU C Library (Debian GLIBC 2.36-9+deb12u14) stable release version 2.36.\nCopyright";
+        assert_eq!(find(text, b" release version ", version_behind).as_deref(), Some("2.36"));
+        let text = b"x\0a-g5\x005.3.0-0-g54eaed1d8b56b1aa528be3bdd1877e59c56fa90c\0";
+        assert_eq!(find(text, b"-g", jemalloc_version).as_deref(), Some("5.3.0"));
+        assert_eq!(find(b"\x001.2\x001.2.5x\x001.2.5\0", b"\0", musl_version).as_deref(), Some("1.2.5"));
+        assert_eq!(find(b"", b"-g", jemalloc_version), None);
+        assert_eq!(find(b" release version ", b" release version ", version_behind), None);
+        assert_eq!(find(b"-g-g-g", b"-g", jemalloc_version), None);
+    }
+
+    #[test]
+    fn the_own_process_has_a_c_library() {
+        let mut cache = Cache::default();
+        let pid = std::process::id();
+        let allocators = of_process(pid, &mut cache).expect("it can be read");
+        let first = allocators.first().expect("it allocates");
+        assert_ne!(first.kind, AllocatorKind::Other, "{first:?}");
+        assert_eq!(first.open, first.path, "its own file system needs no detour");
+        assert_eq!(of_process(pid, &mut cache).expect("it still can"), allocators);
+    }
 }

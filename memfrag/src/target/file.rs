@@ -1,10 +1,16 @@
 //! A file's bytes, read once.
 
 use memmap2::Mmap;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Deref;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+
+/// Opens a file for reading without ever waiting: what another process named may have become a pipe.
+pub fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
+}
 
 /// A whole file, mapped for reading. An empty file is an empty slice.
 #[derive(Debug)]
@@ -18,7 +24,7 @@ impl MappedFile {
     /// # Errors
     /// Those of opening and mapping; [`io::ErrorKind::InvalidInput`] for what is not a regular file.
     pub fn open(path: &Path) -> io::Result<Self> {
-        Self::of(&File::open(path)?)
+        Self::of(&open(path)?)
     }
 
     /// Maps an open file.

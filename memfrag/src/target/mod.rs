@@ -1,8 +1,12 @@
 //! Who is traced: processes, their mappings and memory, and the allocators that they use.
 
 pub mod allocator;
+pub mod command;
 pub mod elf;
 pub mod file;
+pub mod library;
+pub mod loader_cache;
+pub mod maps;
 pub mod memory;
 pub mod process;
 

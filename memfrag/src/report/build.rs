@@ -1,0 +1,318 @@
+//! From events to a report.
+
+use super::model::{
+    Allocator, Amount, End, Events, Exit, Function, Mapped, Metrics, Peak, Process, Recording, Report, Timeline, Totals,
+};
+use super::{allocator, sites};
+use crate::capture::{Counters, Sink};
+use crate::heap::{self, Heap, Heaps, Point};
+use crate::target::{Mapping, MemorySample, ProcessInfo};
+use memfrag_common::loss::{COUNTERS, Counter};
+use memfrag_common::{Event, Op};
+use std::collections::{BTreeMap, HashMap};
+
+/// Call sites in a report.
+const TOP_SITES: usize = 20;
+
+/// Most points of a timeline in a report.
+const TIMELINE_POINTS: usize = 256;
+
+/// Sets of mappings that are kept of one process, so that a site in an unloaded library can still be named.
+const SNAPSHOTS: usize = 16;
+
+/// What only the recording as a whole can tell.
+#[derive(Clone, Debug, Default)]
+pub struct RecordingMeta {
+    /// The file; empty for a trace that was not recorded.
+    pub file: String,
+    /// Length of the trace in nanoseconds.
+    pub duration_ns: u64,
+    /// How the events were captured: `ebpf`, `preload`, or an import's format.
+    pub backend: String,
+    /// Whether the recording was brought to its end.
+    pub complete: bool,
+    /// Size of the recording.
+    pub bytes_on_disk: u64,
+}
+
+/// Gathers a report from what it is pushed: a capture's output, or a recording read again.
+#[derive(Debug, Default)]
+pub struct ReportBuilder {
+    heaps: Heaps,
+    events: Events,
+    until: Option<u64>,
+    last_time: u64,
+    /// By index of the process.
+    mappings: HashMap<usize, Vec<Vec<Mapping>>>,
+    /// Live bytes when a process's memory was last read, by index of the process.
+    live_at_reading: HashMap<usize, u64>,
+    allocators: HashMap<u32, Allocator>,
+    counters: BTreeMap<Option<u32>, Counters>,
+    missing: u64,
+}
+
+impl Sink for ReportBuilder {
+    fn events(&mut self, events: &[Event]) {
+        for event in events {
+            if self.is_wanted(event.time) {
+                self.event(event);
+            }
+        }
+    }
+
+    fn process(&mut self, process: &ProcessInfo) {
+        if self.is_wanted(process.time) {
+            self.heaps.learn(process);
+        }
+    }
+
+    fn mappings(&mut self, time: u64, pid: u32, mappings: &[Mapping]) {
+        if !self.is_wanted(time) {
+            return;
+        }
+        if self.heaps.index_of(pid).is_none() {
+            self.heaps.learn(&ProcessInfo { time, pid, ..ProcessInfo::default() });
+        }
+        let Some(at) = self.heaps.index_of(pid) else { return };
+        let snapshots = self.mappings.entry(at).or_default();
+        if snapshots.last().is_none_or(|last| last != mappings) {
+            if snapshots.len() == SNAPSHOTS {
+                // The first ones hold what was there from the beginning; the middle is most like its neighbours.
+                snapshots.remove(SNAPSHOTS / 2);
+            }
+            snapshots.push(mappings.to_vec());
+        }
+    }
+
+    fn memory(&mut self, sample: &MemorySample) {
+        if !self.is_wanted(sample.time) {
+            return;
+        }
+        self.heaps.sample(sample);
+        if let Some(at) = self.heaps.index_of(sample.pid) {
+            let process = &self.heaps.processes()[at];
+            if process.ended().is_none() {
+                self.live_at_reading.insert(at, self.heaps.heap(process).live().bytes);
+            }
+        }
+    }
+}
+
+impl ReportBuilder {
+    /// A report on the state at the end or, with `until`, on that at a moment (nanoseconds since the trace began).
+    pub fn new(until: Option<u64>) -> Self {
+        Self { until, ..Self::default() }
+    }
+
+    /// What the backend has counted since the trace began, for one process or as a whole. A later count replaces an
+    /// earlier one.
+    pub fn counters(&mut self, pid: Option<u32>, counters: &Counters) {
+        self.counters.insert(pid, *counters);
+    }
+
+    /// Events that were recorded and that damage to the file took.
+    pub fn missing(&mut self, events: u64) {
+        self.missing = self.missing.saturating_add(events);
+    }
+
+    /// The allocator of a process, when better means than file names identified it.
+    pub fn allocator(&mut self, pid: u32, allocator: Allocator) {
+        self.allocators.insert(pid, allocator);
+    }
+
+    /// The heaps as they are now.
+    pub fn heaps(&self) -> &Heaps {
+        &self.heaps
+    }
+
+    /// The report.
+    pub fn finish(mut self, meta: RecordingMeta) -> Report {
+        let duration_ns = meta.duration_ns.max(self.last_time);
+        self.heaps.pass(self.until.map_or(duration_ns, |until| until.min(duration_ns)));
+        let mut processes: Vec<Process> = (0..self.heaps.processes().len()).map(|at| self.describe(at)).collect();
+        processes.sort_by_key(|process| std::cmp::Reverse(process.peak.requested_bytes));
+        let anomalies = self.heaps.anomalies();
+        let counted_lost = self.counted_lost();
+        let events = Events {
+            // Gaps in the stream and loss counters tell of the same events; neither may know of all.
+            lost: anomalies.lost_events.max(counted_lost).saturating_add(self.missing),
+            unmatched_free: anomalies.unmatched_frees,
+            bytes_on_disk: meta.bytes_on_disk,
+            ..self.events
+        };
+        Report {
+            format: "memfrag-report",
+            version: 1,
+            recording: Recording {
+                file: meta.file,
+                duration_ns,
+                backend: meta.backend,
+                complete: meta.complete,
+                at_ns: self.until,
+            },
+            events,
+            counters: named(&self.all_counters()),
+            processes,
+        }
+    }
+
+    fn is_wanted(&self, time: u64) -> bool {
+        self.until.is_none_or(|until| time <= until)
+    }
+
+    fn event(&mut self, event: &Event) {
+        self.events.total += 1;
+        match event.op {
+            Op::Alloc { .. } => self.events.alloc += 1,
+            Op::Free { .. } => self.events.free += 1,
+            Op::ReallocEnd { .. } => self.events.realloc += 1,
+            _ => {}
+        }
+        self.last_time = self.last_time.max(event.time);
+        self.heaps.apply(event);
+    }
+
+    /// The counters of the whole: as the backend counts them, and at least what those of the processes add up to.
+    fn all_counters(&self) -> Counters {
+        let mut sum = [0_u64; COUNTERS];
+        for (_, counters) in self.counters.iter().filter(|(pid, _)| pid.is_some()) {
+            sum.iter_mut().zip(counters).for_each(|(sum, count)| *sum = sum.saturating_add(*count));
+        }
+        if let Some(whole) = self.counters.get(&None) {
+            sum.iter_mut().zip(whole).for_each(|(sum, count)| *sum = (*sum).max(*count));
+        }
+        sum
+    }
+
+    fn counted_lost(&self) -> u64 {
+        let counters = self.all_counters();
+        Counter::ALL.iter().filter(|counter| counter.is_loss()).map(|&counter| counters[counter as usize]).sum()
+    }
+
+    fn describe(&self, at: usize) -> Process {
+        let process = &self.heaps.processes()[at];
+        let heap = self.heaps.heap(process);
+        // A forked process that was not looked at runs its parent's program.
+        let info = process.info().or_else(|| {
+            let parent = process.parent().filter(|_| process.execs() == 0)?;
+            self.heaps.processes()[parent].info()
+        });
+        let parent = process.parent().map(|parent| self.heaps.processes()[parent].pid());
+        let shares = self.heaps.shares_heap(process);
+        let about = Process {
+            pid: process.pid(),
+            ppid: parent.or(process.info().map(|info| info.ppid)).unwrap_or(0),
+            comm: info.map(|info| info.comm.clone()).unwrap_or_default(),
+            exe: info.map(|info| info.exe.display().to_string()).unwrap_or_default(),
+            cmdline: info.map(|info| info.cmdline.clone()).unwrap_or_default(),
+            started_ns: process.started(),
+            exit: process.ended().map(|at| Exit::new(at, process.status())),
+            execs: process.execs(),
+            threads: process.threads().len().max(1) as u64,
+            events: process.events(),
+            shares_heap_of: parent.filter(|_| shares),
+            counters: self.counters.get(&Some(process.pid())).map(named).unwrap_or_default(),
+            ..Process::default()
+        };
+        if shares {
+            return about;
+        }
+        let snapshots = self.snapshots(at);
+        let newest = snapshots.last().map_or(&[][..], Vec::as_slice);
+        let (totals, peak, live, maps) = (heap.totals(), heap.peak(), heap.live(), heap.maps());
+        let reading = process.memory();
+        Process {
+            totals: Totals {
+                allocations: totals.allocations,
+                frees: totals.frees,
+                reallocations: totals.reallocations,
+                requested_bytes: totals.requested_bytes,
+                freed_bytes: totals.freed_bytes,
+            },
+            inherited: amount(heap.inherited()),
+            discarded_by_exec: amount(heap.discarded()),
+            peak: Peak { at_ns: peak.time, live_blocks: peak.live.blocks, requested_bytes: peak.live.bytes },
+            end: End {
+                live_blocks: live.blocks,
+                requested_bytes: live.bytes,
+                rss_bytes: reading.map(|reading| reading.rss),
+                rss_anon_bytes: reading.map(|reading| reading.rss_anon),
+                rss_at_ns: reading.map(|reading| reading.time),
+                metrics: Metrics { overhead_ratio: self.overhead(at, reading) },
+            },
+            allocator: allocator::identify(self.allocators.get(&process.pid()), newest),
+            functions: heap
+                .functions()
+                .iter()
+                .map(|(function, totals)| Function {
+                    name: function.name(),
+                    calls: totals.calls,
+                    failed: totals.failed,
+                    bytes: totals.bytes,
+                })
+                .collect(),
+            anomalies: heap.anomalies().iter().filter(|kind| kind.1 > 0).map(|kind| (kind.0, kind.1)).collect(),
+            damaged_at_ns: heap.damaged_at(),
+            top_sites: sites::top(heap, snapshots, TOP_SITES),
+            mapped: Mapped {
+                mapped_bytes: maps.mapped_bytes,
+                unmapped_bytes: maps.unmapped_bytes,
+                brk_growth_bytes: match (maps.brk_first, maps.brk_end) {
+                    (Some(first), Some(end)) => end.wrapping_sub(first).cast_signed(),
+                    _ => 0,
+                },
+            },
+            timeline: timeline(heap),
+            ..about
+        }
+    }
+
+    fn overhead(&self, at: usize, reading: Option<&MemorySample>) -> Option<f64> {
+        let live = self.live_at_reading.get(&at).copied().filter(|&live| live > 0)?;
+        reading.map(|reading| reading.rss as f64 / live as f64)
+    }
+
+    /// The mappings of a process, or what it has of its parent's.
+    fn snapshots(&self, mut at: usize) -> &[Vec<Mapping>] {
+        loop {
+            if let Some(snapshots) = self.mappings.get(&at) {
+                return snapshots;
+            }
+            match self.heaps.processes()[at].parent() {
+                // A parent always stands before its child, so this ends.
+                Some(parent) if parent < at => at = parent,
+                _ => return &[],
+            }
+        }
+    }
+}
+
+fn amount(amount: heap::Amount) -> Amount {
+    Amount { blocks: amount.blocks, bytes: amount.bytes }
+}
+
+fn named(counters: &Counters) -> BTreeMap<&'static str, u64> {
+    Counter::ALL.iter().map(|&c| (c.name(), counters[c as usize])).filter(|(_, count)| *count > 0).collect()
+}
+
+fn timeline(heap: &Heap) -> Timeline {
+    let (start_ns, width, points) = heap.timeline();
+    let group = points.len().div_ceil(TIMELINE_POINTS).max(1);
+    let groups: Vec<&[Point]> = points.chunks(group).collect();
+    let each = |value: &dyn Fn(&[Point]) -> u64| groups.iter().map(|group| value(group)).collect();
+    let last = |value: fn(&Point) -> u64| move |group: &[Point]| group.last().map_or(0, value);
+    let sum = |value: fn(&Point) -> u64| move |group: &[Point]| group.iter().map(value).sum();
+    Timeline {
+        start_ns,
+        step_ns: width.saturating_mul(group as u64),
+        live_bytes: each(&last(|point| point.live.bytes)),
+        max_live_bytes: each(&|group| group.iter().map(|point| point.max_bytes).max().unwrap_or(0)),
+        live_blocks: each(&last(|point| point.live.blocks)),
+        allocations: each(&sum(|point| point.allocations)),
+        frees: each(&sum(|point| point.frees)),
+        rss_bytes: groups.iter().map(|group| group.iter().rev().find_map(|point| point.rss)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

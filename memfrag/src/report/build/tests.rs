@@ -1,0 +1,159 @@
+//! What a report says about given events.
+
+use super::*;
+use crate::report::json;
+use memfrag_common::Function as Call;
+use serde_json::{Value, json};
+
+fn alloc(time: u64, pid: u32, addr: u64, size: u64) -> Event {
+    let op = Op::Alloc { function: Call::Malloc, align_log2: 0, addr, size, site: 0x1010, stack: 0 };
+    Event { time, pid, tid: pid, op }
+}
+
+fn free(time: u64, pid: u32, addr: u64) -> Event {
+    Event { time, pid, tid: pid, op: Op::Free { function: Call::Free, addr, size: 0, site: 0 } }
+}
+
+fn as_json(builder: ReportBuilder, meta: RecordingMeta) -> Value {
+    let mut bytes = Vec::new();
+    json::write(&builder.finish(meta), &mut bytes).expect("written");
+    assert_eq!(bytes.last(), Some(&b'\n'));
+    serde_json::from_slice(&bytes).expect("JSON")
+}
+
+/// Fills a builder with a program's life of ten nanoseconds.
+fn fill(builder: &mut ReportBuilder) {
+    builder.process(&ProcessInfo {
+        pid: 7,
+        ppid: 1,
+        comm: "prog".to_owned(),
+        exe: "/bin/prog".into(),
+        cmdline: vec!["prog".to_owned(), "-x".to_owned()],
+        ..ProcessInfo::default()
+    });
+    let mapping =
+        Mapping { start: 0x1000, end: 0x2000, offset: 0x300, path: "/lib/libc.so.6".into(), ..Mapping::default() };
+    builder.mappings(0, 7, &[mapping]);
+    builder.events(&[alloc(1, 7, 0x10, 100), alloc(2, 7, 0x20, 50)]);
+    builder.memory(&MemorySample { time: 3, pid: 7, rss: 600, rss_anon: 450, ..MemorySample::default() });
+    builder.events(&[free(4, 7, 0x10), free(5, 7, 0x99)]);
+    builder.events(&[Event { time: 9, pid: 7, tid: 7, op: Op::Exit { status: Some(3 << 8) } }]);
+}
+
+#[test]
+fn the_document_carries_the_names_that_others_build_on() {
+    let mut builder = ReportBuilder::new(None);
+    fill(&mut builder);
+    let meta = RecordingMeta {
+        file: "x.mfrag".to_owned(),
+        duration_ns: 10,
+        backend: "ebpf".to_owned(),
+        complete: true,
+        bytes_on_disk: 77,
+    };
+    let report = as_json(builder, meta);
+    assert_eq!(report["format"], "memfrag-report");
+    assert_eq!(report["version"], 1);
+    let recording = json!({"file": "x.mfrag", "duration_ns": 10, "backend": "ebpf", "complete": true, "at_ns": null});
+    assert_eq!(report["recording"], recording);
+    let events = json!({
+        "total": 5, "alloc": 2, "free": 2, "realloc": 0, "lost": 0, "unmatched_free": 1, "bytes_on_disk": 77
+    });
+    assert_eq!(report["events"], events);
+    let process = &report["processes"][0];
+    assert_eq!(process["pid"], 7);
+    assert_eq!(process["ppid"], 1);
+    assert_eq!(process["comm"], "prog");
+    assert_eq!(process["exe"], "/bin/prog");
+    assert_eq!(process["cmdline"], json!(["prog", "-x"]));
+    assert_eq!(process["exit"], json!({"at_ns": 9, "code": 3, "signal": null}));
+    assert_eq!(process["threads"], 1);
+    let totals = json!({
+        "allocations": 2, "frees": 2, "reallocations": 0, "requested_bytes": 150, "freed_bytes": 100
+    });
+    assert_eq!(process["totals"], totals);
+    assert_eq!(process["peak"], json!({"at_ns": 2, "live_blocks": 2, "requested_bytes": 150}));
+    let end = json!({
+        "live_blocks": 1, "requested_bytes": 50, "rss_bytes": 600, "rss_anon_bytes": 450, "rss_at_ns": 3,
+        "metrics": {"overhead_ratio": 4.0}
+    });
+    assert_eq!(process["end"], end);
+    assert_eq!(process["allocator"], json!({"name": "glibc", "version": null, "path": "/lib/libc.so.6"}));
+    let functions = json!([
+        {"name": "malloc", "calls": 2, "failed": 0, "bytes": 150}, {"name": "free", "calls": 2, "failed": 0, "bytes": 100}
+    ]);
+    assert_eq!(process["functions"], functions);
+    assert_eq!(process["anomalies"], json!({"unmatched_frees": 1}));
+    let sites = json!([{
+        "address": 0x1010, "module": "/lib/libc.so.6", "offset": 0x310, "live_bytes": 50, "live_blocks": 1,
+        "allocations": 2
+    }]);
+    assert_eq!(process["top_sites"], sites);
+}
+
+#[test]
+fn a_moment_shows_what_was_true_then() {
+    let mut builder = ReportBuilder::new(Some(3));
+    fill(&mut builder);
+    let report = builder.finish(RecordingMeta { duration_ns: 10, ..RecordingMeta::default() });
+    let process = &report.processes[0];
+    assert_eq!((report.recording.at_ns, report.events.total), (Some(3), 2));
+    assert_eq!((process.end.live_blocks, process.end.rss_bytes), (2, Some(600)));
+    assert!(process.exit.is_none());
+}
+
+#[test]
+fn losses_are_what_counters_or_gaps_tell_and_what_the_file_lacks() {
+    let mut counters = [0; COUNTERS];
+    counters[Counter::Dropped as usize] = 5;
+    counters[Counter::Nested as usize] = 1000;
+    let mut builder = ReportBuilder::new(None);
+    builder.counters(Some(7), &[1; COUNTERS]);
+    builder.counters(Some(7), &counters);
+    builder.counters(Some(8), &counters);
+    builder.events(&[Event { time: 1, pid: 7, tid: 7, op: Op::Gap { lost: 4 } }]);
+    builder.missing(2);
+    let report = builder.finish(RecordingMeta::default());
+    assert_eq!(report.events.lost, 12);
+    assert_eq!(report.counters, BTreeMap::from([("Dropped", 10), ("Nested", 2000)]));
+    assert_eq!(report.processes[0].counters, BTreeMap::from([("Dropped", 5), ("Nested", 1000)]));
+    assert_eq!(report.processes[0].damaged_at_ns, Some(1));
+}
+
+#[test]
+fn a_forked_child_is_named_and_placed_after_its_parent() {
+    let mut builder = ReportBuilder::new(None);
+    fill(&mut builder);
+    let fork = |time, child, flags| Event { time, pid: 8, tid: 8, op: Op::Fork { child, flags } };
+    builder.process(&ProcessInfo { pid: 8, comm: "sh".to_owned(), ..ProcessInfo::default() });
+    let mapping = Mapping { start: 0x1000, end: 0x2000, path: "/bin/sh".into(), ..Mapping::default() };
+    builder.mappings(0, 8, &[mapping]);
+    builder.events(&[alloc(1, 8, 0x10, 1000), fork(2, 9, 17), fork(3, 10, 0x4111), alloc(4, 9, 0x20, 1)]);
+    let report = builder.finish(RecordingMeta::default());
+    let told: Vec<_> = report.processes.iter().map(|p| (p.pid, p.ppid, p.comm.as_str(), p.shares_heap_of)).collect();
+    assert_eq!(told, [(9, 8, "sh", None), (8, 0, "sh", None), (7, 1, "prog", None), (10, 8, "sh", Some(8))]);
+    assert_eq!(report.processes[0].inherited.bytes, 1000);
+    assert_eq!(report.processes[0].top_sites[0].module.as_deref(), Some("/bin/sh"), "by the parent's mappings");
+}
+
+#[test]
+fn wait_statuses_are_taken_apart() {
+    let told = |status| (Exit::new(0, status).code, Exit::new(0, status).signal);
+    assert_eq!(told(Some(0)), (Some(0), None));
+    assert_eq!(told(Some(3 << 8)), (Some(3), None));
+    assert_eq!(told(Some(139)), (None, Some(11)), "with a core dump");
+    assert_eq!(told(None), (None, None));
+}
+
+#[test]
+fn long_timelines_are_folded_without_loss() {
+    let mut builder = ReportBuilder::new(None);
+    let events: Vec<Event> = (0..1500).map(|n| alloc(n << 20, 7, n * 16 + 16, 1)).collect();
+    builder.events(&events);
+    let report = builder.finish(RecordingMeta::default());
+    let timeline = &report.processes[0].timeline;
+    assert!(timeline.live_bytes.len() <= TIMELINE_POINTS);
+    assert_eq!(timeline.allocations.iter().sum::<u64>(), 1500);
+    assert_eq!(timeline.live_bytes.last(), Some(&1500));
+    assert!(timeline.step_ns * timeline.live_bytes.len() as u64 > 1499 << 20);
+}
