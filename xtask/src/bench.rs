@@ -31,11 +31,11 @@ enum How {
     Bpftrace,
 }
 
-const EBPF: &[&str] = &["--backend", "ebpf"];
-const PRELOAD: &[&str] = &["--backend", "preload", "--stacks", "none"];
+const EBPF: &[&str] = &["--backend", "ebpf", "--no-follow"];
+const PRELOAD: &[&str] = &["--backend", "preload"];
 const PRELOAD_STACKS: &[&str] = &["--backend", "preload", "--stacks", "fp"];
-const NAIVE: &[&str] = &["--backend", "ebpf", "--placement", "entry"];
-const EMPTY: &[&str] = &["--backend", "ebpf", "--probe-body", "empty", "--no-record"];
+const NAIVE: &[&str] = &["--backend", "ebpf", "--no-follow", "--placement", "entry"];
+const EMPTY: &[&str] = &["--backend", "ebpf", "--no-follow", "--probe-body", "empty", "--no-record"];
 
 const fn memfrag(words: &'static [&'static str]) -> How {
     How::Memfrag { words, counts_loss: true }
