@@ -9,6 +9,8 @@
 //! | [`record`] | the layout of a record and its constructors |
 //! | [`event`] | what a record means, decoded |
 //! | [`config`] | what the loader tells the BPF programs |
+//! | [`ring`] | the preload library's ring: slots in shared memory, one producer, one consumer |
+//! | [`session`] | the other shared memory of a preload session |
 //! | [`loss`] | what is counted when something is not recorded |
 
 #![cfg_attr(not(test), no_std)]
@@ -19,6 +21,10 @@ pub mod event;
 pub mod function;
 pub mod loss;
 pub mod record;
+#[cfg(target_has_atomic = "64")]
+pub mod ring;
+#[cfg(all(target_has_atomic = "64", not(loom)))]
+pub mod session;
 
 pub use event::{Event, Op};
 pub use function::Function;

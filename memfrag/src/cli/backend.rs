@@ -7,7 +7,8 @@ use memfrag::capture::ebpf::{Body, EbpfCapture, Options, Placing};
 use memfrag::capture::launch::{Child, Held};
 use memfrag::capture::preload::PreloadSession;
 use memfrag::capture::{Capture, Sink};
-use memfrag::target::{command, process};
+use memfrag::target::command::{self, CommandError};
+use memfrag::target::process;
 use memfrag_common::config::Scope;
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -94,7 +95,7 @@ pub(super) fn start(args: &TraceArgs, sink: &mut dyn Sink) -> Result<Started> {
 
 fn find(name: &OsString) -> Result<PathBuf> {
     command::resolve(name, std::env::var_os("PATH").as_deref()).map_err(|error| {
-        let status = if error.is_not_found() { NOT_FOUND } else { NOT_EXECUTABLE };
+        let status = if matches!(error, CommandError::NotFound { .. }) { NOT_FOUND } else { NOT_EXECUTABLE };
         Exit { status, message: error.to_string() }.into()
     })
 }

@@ -1,0 +1,303 @@
+//! A traced program image: its files, its rings, what it says about itself.
+
+use crate::target::{Mapping, ProcessInfo};
+use memfrag_common::loss::COUNTERS;
+use memfrag_common::ring::{RingHeader, Slot};
+use memfrag_common::session::{
+    MAGIC, MAX_CHUNKS, Origin, ProcessHeader, RING_HEADER_BYTES, RINGS_PER_CHUNK, TEXT_BYTES, TEXT_OFFSET, VERSION,
+    chunk_bytes, ring_bytes, rings_offset,
+};
+use memmap2::{MmapOptions, MmapRaw};
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+
+/// One ring, with the consumer's side of it.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    header: *const RingHeader,
+    slots: *const Slot,
+    mask: u64,
+    /// Next to be read.
+    pub(crate) tail: u64,
+    /// As last observed.
+    pub(crate) head: u64,
+    /// The last stamp read, below which none is taken.
+    pub(crate) last: u64,
+    /// State, head and time of the first of the latest equal observations of a ring at work.
+    pub(crate) at_work: Option<(u64, u64, u64)>,
+}
+
+impl Ring {
+    pub(crate) fn header(&self) -> &RingHeader {
+        // SAFETY: inside one of the image's mappings, which live as long as the rings.
+        unsafe { &*self.header }
+    }
+
+    /// The slot of index `at`.
+    #[inline]
+    pub(crate) fn slot(&self, at: u64) -> &Slot {
+        // SAFETY: masked, hence inside the mapping.
+        unsafe { &*self.slots.add((at & self.mask) as usize) }
+    }
+
+    /// How many slots there are.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.mask + 1
+    }
+}
+
+/// What a process's file is.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    /// A whole header.
+    Image(Box<Image>),
+    /// Not ready yet.
+    Unfinished,
+    /// Not of this version, or not what it should be.
+    Foreign,
+}
+
+/// A program image and its rings.
+#[derive(Debug)]
+pub(crate) struct Image {
+    path: PathBuf,
+    chunks: Vec<MmapRaw>,
+    slots: u32,
+    /// Process id.
+    pub(crate) pid: u32,
+    /// Parent's process id.
+    pub(crate) ppid: u32,
+    /// How it came to be.
+    pub(crate) origin: Origin,
+    /// Stamp below all of its own.
+    pub(crate) born: u64,
+    /// Its rings, in the order in which they were first used.
+    pub(crate) rings: Vec<Ring>,
+    /// Readable once the process has ended.
+    pub(crate) pidfd: Option<OwnedFd>,
+    /// The process has ended.
+    pub(crate) dead: bool,
+    /// The process has become another image.
+    pub(crate) replaced: bool,
+    /// Its appearance has been told.
+    pub(crate) announced: bool,
+}
+
+impl Image {
+    /// Maps the file at `path`.
+    pub(crate) fn open(path: &Path, slots: u32) -> io::Result<Opened> {
+        let Some(map) = map(path, chunk_bytes(0, slots))? else { return Ok(Opened::Unfinished) };
+        // SAFETY: the mapping is as long as a first chunk, which begins with the header; all fields are atomic.
+        let header = unsafe { &*map.as_ptr().cast::<ProcessHeader>() };
+        match header.magic.load(Acquire) {
+            0 => return Ok(Opened::Unfinished),
+            MAGIC if header.version.load(Relaxed) == VERSION => {}
+            _ => return Ok(Opened::Foreign),
+        }
+        let pid = header.pid.load(Relaxed);
+        let fork = header.origin.load(Relaxed) == Origin::Fork as u32;
+        let pidfd = pidfd(pid).filter(|_| {
+            // The id may be another process's by now.
+            let ticks = header.start_ticks.load(Relaxed);
+            ticks == 0 || start_ticks(pid) == Some(ticks)
+        });
+        Ok(Opened::Image(Box::new(Self {
+            path: path.to_owned(),
+            slots,
+            pid,
+            ppid: header.ppid.load(Relaxed),
+            origin: if fork { Origin::Fork } else { Origin::Exec },
+            born: header.born.load(Relaxed),
+            rings: Vec::new(),
+            dead: pidfd.is_none(),
+            pidfd,
+            replaced: false,
+            announced: false,
+            chunks: vec![map],
+        })))
+    }
+
+    fn header(&self) -> &ProcessHeader {
+        // SAFETY: `open` checked the mapping's length.
+        unsafe { &*self.chunks[0].as_ptr().cast::<ProcessHeader>() }
+    }
+
+    /// The file's path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether nothing more can come.
+    pub(crate) fn ended(&self) -> bool {
+        self.dead || self.replaced
+    }
+
+    /// Looks for rings that were not there before. An error means that a file is missing or too short.
+    pub(crate) fn find_rings(&mut self) -> io::Result<()> {
+        let rings = self.header().rings.load(Acquire).min(MAX_CHUNKS * RINGS_PER_CHUNK);
+        while (self.rings.len() as u32) < rings {
+            let index = self.rings.len() as u32;
+            let chunk = index / RINGS_PER_CHUNK;
+            if chunk as usize >= self.chunks.len() {
+                let mut path = self.path.clone().into_os_string();
+                path.push(format!(".{chunk}"));
+                let path = PathBuf::from(path);
+                let map = map(&path, chunk_bytes(chunk, self.slots))?;
+                self.chunks.push(map.ok_or(io::ErrorKind::UnexpectedEof)?);
+            }
+            let offset = rings_offset(chunk) + (index % RINGS_PER_CHUNK) as usize * ring_bytes(self.slots);
+            // SAFETY: inside the mapping, which is as long as `chunk_bytes` says.
+            let header = unsafe { self.chunks[chunk as usize].as_ptr().add(offset) };
+            // SAFETY: as above.
+            let slots = unsafe { header.add(RING_HEADER_BYTES) };
+            let mut ring = Ring {
+                header: header.cast(),
+                slots: slots.cast(),
+                mask: u64::from(self.slots) - 1,
+                tail: 0,
+                head: 0,
+                last: 0,
+                at_work: None,
+            };
+            ring.last = ring.header().owner.0.born.load(Relaxed);
+            self.rings.push(ring);
+        }
+        Ok(())
+    }
+
+    /// The counters as they are now.
+    pub(crate) fn counters(&self) -> [u64; COUNTERS] {
+        let counters = &self.header().counters;
+        std::array::from_fn(|at| counters[at].load(Relaxed))
+    }
+
+    /// Who it is, and its mappings when it began; both empty where a forked child leaves that to its parent.
+    pub(crate) fn describe(&self, time: u64) -> (ProcessInfo, Vec<Mapping>) {
+        let header = self.header();
+        let text = self.text();
+        let length = |field: u32, room: usize| (field as usize).min(room);
+        let (exe, text) = text.split_at(length(header.exe_bytes.load(Relaxed), text.len()));
+        let (cmdline, text) = text.split_at(length(header.cmdline_bytes.load(Relaxed), text.len()));
+        let maps = &text[..length(header.maps_bytes.load(Acquire), text.len())];
+        let exe = PathBuf::from(String::from_utf8_lossy(exe).into_owned());
+        let comm = exe.file_name().map(|name| name.to_string_lossy().chars().take(15).collect()).unwrap_or_default();
+        let info = ProcessInfo {
+            time,
+            pid: self.pid,
+            ppid: self.ppid,
+            start_ticks: header.start_ticks.load(Relaxed),
+            comm,
+            exe,
+            cmdline: words(cmdline),
+        };
+        (info, parse_maps(&String::from_utf8_lossy(maps)))
+    }
+
+    fn text(&self) -> Vec<u8> {
+        let mut text = vec![0; TEXT_BYTES];
+        // SAFETY: the first chunk has the area; the process writes it only before it shows its header, or while it
+        // refreshes its mappings, when a torn line is left out by the parser.
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.chunks[0].as_ptr().add(TEXT_OFFSET), text.as_mut_ptr(), TEXT_BYTES);
+        }
+        text
+    }
+}
+
+/// Maps a whole file, if it is as long as it should be.
+fn map(path: &Path, bytes: usize) -> io::Result<Option<MmapRaw>> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    if file.metadata()?.len() < bytes as u64 {
+        return Ok(None);
+    }
+    MmapOptions::new().len(bytes).map_raw(&file).map(Some)
+}
+
+/// The words of a command line that are separated by zero bytes.
+fn words(bytes: &[u8]) -> Vec<String> {
+    let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+    if bytes.is_empty() {
+        return Vec::new();
+    }
+    bytes.split(|&byte| byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
+
+/// The file-backed mappings of a text like `/proc/PID/maps`. Lines that are something else are left out.
+pub(crate) fn parse_maps(text: &str) -> Vec<Mapping> {
+    text.lines().filter_map(parse_line).collect()
+}
+
+fn parse_line(line: &str) -> Option<Mapping> {
+    let mut rest = line;
+    let mut field = || {
+        rest = rest.trim_start();
+        let (field, after) = rest.split_at(rest.find(' ').unwrap_or(rest.len()));
+        rest = after;
+        field
+    };
+    let (start, end) = field().split_once('-')?;
+    let permissions = field();
+    let offset = u64::from_str_radix(field(), 16).ok()?;
+    let _device = field();
+    let inode = field().parse().ok()?;
+    let path = rest.trim_start();
+    path.starts_with('/').then(|| {
+        Some(Mapping {
+            start: u64::from_str_radix(start, 16).ok()?,
+            end: u64::from_str_radix(end, 16).ok()?,
+            offset,
+            executable: permissions.as_bytes().get(2) == Some(&b'x'),
+            path: PathBuf::from(path),
+            inode,
+        })
+    })?
+}
+
+/// A descriptor that tells when the process ends; `None` when it already has.
+fn pidfd(pid: u32) -> Option<OwnedFd> {
+    // SAFETY: takes two numbers, returns a descriptor.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = i32::try_from(fd).ok().filter(|&fd| fd >= 0)?;
+    // SAFETY: just opened, and nobody else's.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    (!has_ended(&fd)).then_some(fd)
+}
+
+/// Whether the process of a descriptor has ended.
+pub(crate) fn has_ended(pidfd: &OwnedFd) -> bool {
+    let mut wait = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one structure.
+    unsafe { libc::poll(&raw mut wait, 1, 0) == 1 }
+}
+
+/// When a process started, from the 22nd field of its `stat`.
+fn start_ticks(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.get(stat.rfind(')')? + 2..)?.split(' ').nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_are_read_and_other_lines_left_out() {
+        let text = "55d0c0000000-55d0c0001000 r-xp 00002000 fd:01 1234       /usr/bin/a b\n\
+                    7ffc0000-7ffc1000 rw-p 00000000 00:00 0      [stack]\n\
+                    garbage\n7f00-7f01 r--p zz 00:00 0 /x\n55-";
+        let maps = parse_maps(text);
+        assert_eq!(maps.len(), 1);
+        assert_eq!(maps[0].path, PathBuf::from("/usr/bin/a b"));
+        assert_eq!((maps[0].start, maps[0].offset, maps[0].inode), (0x55d0_c000_0000, 0x2000, 1234));
+        assert!(maps[0].executable);
+    }
+
+    #[test]
+    fn command_lines_keep_empty_words() {
+        assert_eq!(words(b"a\0\0b\0"), ["a", "", "b"]);
+        assert!(words(b"").is_empty());
+    }
+}

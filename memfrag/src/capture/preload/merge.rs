@@ -1,0 +1,74 @@
+//! One order out of many rings.
+
+use super::image::Ring;
+use memfrag_common::Kind;
+use memfrag_common::ring::WORDS;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// After so many records a ring's slots are given back, although there is more to read.
+const RELEASE_EVERY: u64 = 2048;
+
+/// Where a record stands in the order: its stamp, then whether it makes a block or takes one. At equal stamps what
+/// takes blocks comes first, so that an address is free before it is given out again.
+type Key = (u64, u8);
+
+fn key(words: &[u64; WORDS], last: u64) -> Key {
+    let takes = matches!(Kind::from_u8(words[5] as u8), Some(Kind::Free | Kind::ReallocBegin | Kind::ThreadStart));
+    (words[0].max(last), u8::from(!takes))
+}
+
+/// The merger, which keeps its memory from one pass to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Merger {
+    heap: BinaryHeap<Reverse<(Key, usize)>>,
+}
+
+impl Merger {
+    /// Takes all records with stamps up to `limit` out of the rings, in order. `out` gets each with its stamp, which
+    /// within a ring never decreases.
+    pub(crate) fn release(&mut self, rings: &mut [&mut Ring], limit: u64, mut out: impl FnMut(&[u64; WORDS], u64)) {
+        self.heap.clear();
+        for (index, ring) in rings.iter().enumerate() {
+            if let Some(key) = next(ring, limit) {
+                self.heap.push(Reverse((key, index)));
+            }
+        }
+        while let Some(Reverse((_, index))) = self.heap.pop() {
+            // As long as this ring is first, there is no need to compare with the others.
+            let bound = self.heap.peek().map_or((limit, u8::MAX), |&Reverse((key, _))| key);
+            let ring = &mut *rings[index];
+            run(ring, bound, &mut out);
+            if let Some(key) = next(ring, limit) {
+                self.heap.push(Reverse((key, index)));
+            }
+        }
+    }
+}
+
+/// The ring's next record, if it is to be released.
+fn next(ring: &Ring, limit: u64) -> Option<Key> {
+    (ring.tail < ring.head).then(|| key(&ring.slot(ring.tail).load(), ring.last)).filter(|&(stamp, _)| stamp <= limit)
+}
+
+/// Takes the records up to `bound` out of one ring.
+fn run(ring: &mut Ring, bound: Key, out: &mut impl FnMut(&[u64; WORDS], u64)) {
+    let mut given_back = ring.tail;
+    while ring.tail < ring.head {
+        let words = ring.slot(ring.tail).load();
+        let key = key(&words, ring.last);
+        if key > bound {
+            break;
+        }
+        ring.last = key.0;
+        ring.tail += 1;
+        out(&words, key.0);
+        if ring.tail - given_back == RELEASE_EVERY {
+            ring.header().release(ring.tail);
+            given_back = ring.tail;
+        }
+    }
+    if ring.tail != given_back {
+        ring.header().release(ring.tail);
+    }
+}

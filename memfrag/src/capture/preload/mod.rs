@@ -1,0 +1,500 @@
+//! Capture with the preload library: the daemon's side.
+//!
+//! A session is a directory in shared memory. A command that is launched with the session's environment loads the
+//! library, makes its file there and writes its records to rings in it; so do the processes that it starts. The
+//! session looks for files, reads the rings, and merges them into one causal order.
+//!
+//! | module | its job |
+//! |---|---|
+//! | `directory` | the directory and the library in it |
+//! | `clock` | ticks and nanoseconds |
+//! | `image` | one program image: its files and rings |
+//! | `merge` | one order out of many rings |
+//! | `output` | records to batches of events |
+
+mod clock;
+mod directory;
+mod image;
+mod merge;
+mod output;
+
+use crate::capture::{Capture, Counters, Sink};
+use crate::target::Mapping;
+use clock::{Every, Ticker, monotonic};
+use directory::Directory;
+use image::{Image, Opened, Ring, has_ended};
+use memfrag_common::event::Op;
+use memfrag_common::loss::COUNTERS;
+use memfrag_common::session::{MAGIC, Origin, SESSION_FILE, SessionHeader, VERSION};
+use memmap2::{MmapOptions, MmapRaw};
+use merge::Merger;
+use output::Output;
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::time::{Duration, Instant};
+
+/// Slots of a ring unless the session is told otherwise: 1.5 MiB for each thread that allocates.
+pub const RING_SLOTS: u32 = 1 << 15;
+
+/// A thread that has been about to write for so long is stopped, not at work: the others need not wait for it.
+const STOPPED: Duration = Duration::from_secs(1);
+
+/// What the library's variable is called.
+const PRELOAD: &str = "LD_PRELOAD";
+
+/// What one call of [`PreloadSession::poll`] has brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Events handed to the sink.
+    pub events: u64,
+    /// Traced processes that are still running.
+    pub running: usize,
+    /// Traced processes ever seen.
+    pub seen: usize,
+}
+
+/// A session of the preload backend.
+#[derive(Debug)]
+pub struct PreloadSession {
+    directory: Directory,
+    header: MmapRaw,
+    slots: u32,
+    images: Vec<Image>,
+    known: HashSet<OsString>,
+    output: Output,
+    merger: Merger,
+    /// Ticks at which the last pass began.
+    last_pass: u64,
+    /// The session's count of processes when the directory was last read.
+    processes: u64,
+    seen: usize,
+    scan: Every,
+    check: Every,
+    statuses: HashMap<u32, i32>,
+    mappings: HashMap<u32, Rc<Vec<Mapping>>>,
+    descriptions: HashMap<u32, crate::target::ProcessInfo>,
+    totals: HashMap<u32, Counters>,
+    foreign: u64,
+    damaged: u64,
+    finishing: bool,
+}
+
+impl PreloadSession {
+    /// Makes a session with rings of [`RING_SLOTS`]. The trace begins now.
+    ///
+    /// # Errors
+    ///
+    /// When there is no place for the shared files or the library.
+    pub fn create() -> io::Result<Self> {
+        Self::with_ring_slots(RING_SLOTS)
+    }
+
+    /// Makes a session with rings of `slots` records each, rounded up to a power of two.
+    ///
+    /// # Errors
+    ///
+    /// When there is no place for the shared files or the library.
+    pub fn with_ring_slots(slots: u32) -> io::Result<Self> {
+        let slots = slots.clamp(64, 1 << 24).next_power_of_two();
+        let directory = Directory::create()?;
+        let ticker = Ticker::start();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(directory.data().join(SESSION_FILE))?;
+        file.set_len(4096)?;
+        let map = MmapOptions::new().len(4096).map_raw(&file)?;
+        let session = Self {
+            header: map,
+            slots,
+            images: Vec::new(),
+            known: HashSet::from([OsString::from(SESSION_FILE)]),
+            output: Output::new(ticker),
+            merger: Merger::default(),
+            last_pass: ticker.now(),
+            processes: 0,
+            seen: 0,
+            scan: Every::new(Duration::from_millis(100)),
+            check: Every::new(Duration::from_millis(5)),
+            statuses: HashMap::new(),
+            mappings: HashMap::new(),
+            descriptions: HashMap::new(),
+            totals: HashMap::new(),
+            foreign: 0,
+            damaged: 0,
+            finishing: false,
+            directory,
+        };
+        let header = session.header();
+        header.version.store(VERSION, Relaxed);
+        header.clock.store(ticker.clock() as u32, Relaxed);
+        header.daemon.store(std::process::id(), Relaxed);
+        header.ring_slots.store(slots, Relaxed);
+        header.heartbeat.store(monotonic(), Relaxed);
+        header.active.store(1, Relaxed);
+        header.magic.store(MAGIC, Release);
+        Ok(session)
+    }
+
+    fn header(&self) -> &SessionHeader {
+        // SAFETY: the mapping is a page, the header smaller, all its fields atomic.
+        unsafe { &*self.header.as_ptr().cast::<SessionHeader>() }
+    }
+
+    /// The variables with which a command is to be launched, given those that it would have otherwise.
+    pub fn env(&self) -> Vec<(OsString, OsString)> {
+        let mut libraries = self.directory.library().into_os_string();
+        if let Some(others) = std::env::var_os(PRELOAD).filter(|others| !others.as_bytes().is_empty()) {
+            libraries.push(":");
+            libraries.push(others);
+        }
+        vec![(OsString::from(PRELOAD), libraries)]
+    }
+
+    /// Tells how a process ended, which its parent alone can learn: the event of its end then carries the status.
+    pub fn exited(&mut self, pid: u32, wait_status: i32) {
+        self.statuses.insert(pid, wait_status);
+    }
+
+    /// Hands on what the programs have done, waiting for it up to `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// When the session's directory cannot be read.
+    pub fn poll(&mut self, sink: &mut dyn Sink, timeout: Duration) -> io::Result<Progress> {
+        let deadline = Instant::now() + timeout;
+        let before = self.output.events;
+        loop {
+            self.pass(sink)?;
+            let events = self.output.events - before;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if events > 0 || left.is_zero() {
+                return Ok(Progress { events, running: self.running(), seen: self.seen });
+            }
+            std::thread::sleep(left.min(Duration::from_millis(1)));
+        }
+    }
+
+    /// Hands on all that is left, and ends the session: programs that still run go on untraced.
+    ///
+    /// # Errors
+    ///
+    /// When the session's directory cannot be read.
+    pub fn finish(&mut self, sink: &mut dyn Sink) -> io::Result<Progress> {
+        let before = self.output.events;
+        // What was written before this call is older than the passes that follow.
+        let end = self.output.ticker.now();
+        self.header().active.store(0, Release);
+        self.finishing = true;
+        let patience = Instant::now() + Duration::from_millis(200);
+        while self.last_pass <= end || (self.images.iter().any(Image::ended) && Instant::now() < patience) {
+            self.pass(sink)?;
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        let running = self.running();
+        if running > 0 {
+            self.directory.keep_library();
+        }
+        Ok(Progress { events: self.output.events - before, running, seen: self.seen })
+    }
+
+    /// The counters of all processes together.
+    pub fn counters(&self) -> Counters {
+        let mut sum = [0; COUNTERS];
+        for counters in self.counters_by_process().values() {
+            for (total, value) in sum.iter_mut().zip(counters) {
+                *total += value;
+            }
+        }
+        sum
+    }
+
+    /// The counters of each process, its images taken together.
+    pub fn counters_by_process(&self) -> HashMap<u32, Counters> {
+        let mut all = self.totals.clone();
+        for image in &self.images {
+            let entry = all.entry(image.pid).or_default();
+            for (total, value) in entry.iter_mut().zip(image.counters()) {
+                *total += value;
+            }
+        }
+        all
+    }
+
+    /// Events that came so late that others with later stamps had already been handed on: their thread had been
+    /// stopped for over a second between the stamp and the record.
+    pub fn late(&self) -> u64 {
+        self.output.late
+    }
+
+    /// Records of unknown kinds, files of another version, and rings whose indices made no sense.
+    pub fn unreadable(&self) -> u64 {
+        self.output.unknown + self.foreign + self.damaged
+    }
+
+    /// `CLOCK_MONOTONIC` nanoseconds from the start of the trace to now.
+    pub fn elapsed(&self) -> u64 {
+        self.output.ticker.nanoseconds(self.output.ticker.now())
+    }
+
+    fn running(&self) -> usize {
+        self.images.iter().filter(|image| !image.ended()).count()
+    }
+
+    /// One look at everything.
+    fn pass(&mut self, sink: &mut dyn Sink) -> io::Result<()> {
+        self.header().heartbeat.store(monotonic(), Relaxed);
+        // A store takes no longer to be seen than this: see the module of the ring.
+        let slack = self.output.ticker.ticks(Duration::from_micros(20));
+        let mut begin = self.output.ticker.now();
+        while begin.saturating_sub(self.last_pass) < slack {
+            std::hint::spin_loop();
+            begin = self.output.ticker.now();
+        }
+        let now = Instant::now();
+        if self.check.due(now) || self.finishing {
+            for image in &mut self.images {
+                image.dead = image.dead || image.pidfd.as_ref().is_none_or(has_ended);
+            }
+        }
+        // Whoever was dead by now has counted its files before.
+        let processes = self.header().processes.load(Acquire);
+        if processes != self.processes || self.scan.due(now) {
+            self.processes = processes;
+            self.find_images()?;
+        }
+        let watermark = self.observe(begin);
+        self.release(watermark, sink);
+        self.last_pass = begin;
+        self.retire(sink);
+        self.output.flush(sink);
+        Ok(())
+    }
+
+    fn find_images(&mut self) -> io::Result<()> {
+        for entry in fs::read_dir(self.directory.data())? {
+            let entry = entry?;
+            let name = entry.file_name();
+            // Names with a dot are further files of the same process.
+            if self.known.contains(&name) || name.as_bytes().contains(&b'.') {
+                continue;
+            }
+            match Image::open(&entry.path(), self.slots) {
+                Ok(Opened::Image(image)) => {
+                    self.known.insert(name);
+                    self.add(*image);
+                }
+                Ok(Opened::Unfinished) => {}
+                Ok(Opened::Foreign) => {
+                    self.known.insert(name);
+                    self.foreign += 1;
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    self.known.insert(name);
+                    self.foreign += 1;
+                    if error.raw_os_error() == Some(libc::EMFILE) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, image: Image) {
+        for old in &mut self.images {
+            if old.pid == image.pid && old.born < image.born {
+                old.replaced = true;
+            }
+        }
+        self.seen += 1;
+        self.images.push(image);
+        // Appearances are told in order.
+        self.images.sort_by_key(|image| image.born);
+    }
+
+    /// Looks how far each ring is. Returns the watermark: no record at or below it can come any more.
+    fn observe(&mut self, begin: u64) -> u64 {
+        let mut watermark = self.last_pass;
+        let stopped = self.output.ticker.ticks(STOPPED);
+        for image in &mut self.images {
+            if image.find_rings().is_err() {
+                self.damaged += 1;
+            }
+            let ended = image.ended();
+            for ring in &mut image.rings {
+                let (state, head) = ring.header().observe();
+                if head < ring.tail || head - ring.tail > ring.capacity() {
+                    self.damaged += 1;
+                    ring.tail = head;
+                }
+                ring.head = head;
+                if state == 0 || ended {
+                    ring.at_work = None;
+                    continue;
+                }
+                let since = match ring.at_work {
+                    Some((old_state, old_head, since)) if (old_state, old_head) == (state, head) => since,
+                    _ => begin,
+                };
+                ring.at_work = Some((state, head, since));
+                if begin - since < stopped {
+                    let last = if head > ring.tail { ring.slot(head - 1).load()[0] } else { ring.last };
+                    watermark = watermark.min(last);
+                }
+            }
+        }
+        watermark
+    }
+
+    /// Hands on everything up to the watermark.
+    fn release(&mut self, watermark: u64, sink: &mut dyn Sink) {
+        while let Some(index) = self.images.iter().position(|image| !image.announced && image.born <= watermark) {
+            let born = self.images[index].born;
+            self.release_records(born.saturating_sub(1), sink);
+            self.announce(index, sink);
+        }
+        self.release_records(watermark, sink);
+    }
+
+    fn release_records(&mut self, limit: u64, sink: &mut dyn Sink) {
+        let mut rings: Vec<&mut Ring> = self
+            .images
+            .iter_mut()
+            .flat_map(|image| &mut image.rings)
+            .filter(|ring| ring.tail < ring.head)
+            .collect();
+        let output = &mut self.output;
+        self.merger.release(&mut rings, limit, |words, stamp| output.record(words, stamp, sink));
+    }
+
+    /// Tells that an image has appeared.
+    fn announce(&mut self, index: usize, sink: &mut dyn Sink) {
+        let image = &mut self.images[index];
+        image.announced = true;
+        let (pid, ppid, born, origin) = (image.pid, image.ppid, image.born, image.origin);
+        let time = self.output.ticker.nanoseconds(born);
+        let (mut info, maps) = image.describe(time);
+        let exec_of_known = origin == Origin::Exec && self.descriptions.contains_key(&pid);
+        let has_parent = self.descriptions.contains_key(&ppid);
+        if has_parent && !exec_of_known && !self.output.told.remove(&pid) {
+            let flags = match origin {
+                Origin::Fork => {
+                    self.output.appeared.insert(pid);
+                    0
+                }
+                // It began in its parent's memory or in a copy, which does not matter any more.
+                Origin::Exec => (libc::CLONE_VM | libc::CLONE_VFORK) as u64,
+            };
+            self.output.remark(born, ppid, ppid, Op::Fork { child: pid, flags }, sink);
+        }
+        self.output.flush(sink);
+        let maps = if origin == Origin::Fork {
+            if let Some(parent) = self.descriptions.get(&ppid) {
+                info.comm.clone_from(&parent.comm);
+                info.exe.clone_from(&parent.exe);
+                info.cmdline.clone_from(&parent.cmdline);
+            }
+            self.mappings.get(&ppid).map(Rc::clone).unwrap_or_default()
+        } else {
+            Rc::new(maps)
+        };
+        sink.process(&info);
+        sink.mappings(time, pid, &maps);
+        self.mappings.insert(pid, maps);
+        self.descriptions.insert(pid, info);
+        if origin == Origin::Exec && (exec_of_known || has_parent) {
+            self.output.remark(born, pid, pid, Op::Exec, sink);
+        }
+    }
+
+    /// Lets go of images that have ended and been read to the end.
+    fn retire(&mut self, sink: &mut dyn Sink) {
+        let me = std::process::id();
+        let mut index = 0;
+        while let Some(image) = self.images.get(index) {
+            let read = image.announced && image.rings.iter().all(|ring| ring.tail == ring.head);
+            // The status of our own child will be told.
+            let known = image.ppid != me || self.statuses.contains_key(&image.pid) || self.finishing || image.replaced;
+            if !(image.ended() && read && known) {
+                index += 1;
+                continue;
+            }
+            let image = self.images.remove(index);
+            let entry = self.totals.entry(image.pid).or_default();
+            for (total, value) in entry.iter_mut().zip(image.counters()) {
+                *total += value;
+            }
+            // Nothing can be written to them any more.
+            for chunk in 0..=image.rings.len() {
+                let mut path = image.path().as_os_str().to_owned();
+                if chunk > 0 {
+                    path.push(format!(".{chunk}"));
+                }
+                if fs::remove_file(&path).is_err() {
+                    break;
+                }
+            }
+            if let Some(name) = image.path().file_name() {
+                self.known.remove(name);
+            }
+            let stamp = image.rings.iter().map(|ring| ring.last).max().unwrap_or(image.born);
+            for ring in &image.rings {
+                let owner = ring.header().owner.0.owner.load(Relaxed) as u32;
+                if owner != 0 {
+                    self.output.remark(stamp, image.pid, owner, Op::ThreadExit, sink);
+                }
+            }
+            if !image.replaced {
+                let status = self.statuses.remove(&image.pid);
+                self.output.remark(stamp, image.pid, image.pid, Op::Exit { status }, sink);
+                self.descriptions.remove(&image.pid);
+                self.mappings.remove(&image.pid);
+                self.output.told.remove(&image.pid);
+                self.output.appeared.remove(&image.pid);
+            }
+        }
+    }
+}
+
+impl Drop for PreloadSession {
+    fn drop(&mut self) {
+        self.header().active.store(0, Release);
+        if self.images.iter().any(|image| !image.pidfd.as_ref().is_none_or(has_ended)) {
+            self.directory.keep_library();
+        }
+    }
+}
+
+impl Capture for PreloadSession {
+    fn poll(&mut self, sink: &mut dyn Sink, timeout: Duration) -> anyhow::Result<u64> {
+        Ok(Self::poll(self, sink, timeout)?.events)
+    }
+
+    fn stop(&mut self, sink: &mut dyn Sink) -> anyhow::Result<()> {
+        self.finish(sink)?;
+        Ok(())
+    }
+
+    fn counters(&self) -> Vec<(Option<u32>, Counters)> {
+        let all = std::iter::once((None, Self::counters(self)));
+        all.chain(self.counters_by_process().into_iter().map(|(pid, counters)| (Some(pid), counters))).collect()
+    }
+
+    fn now(&self) -> u64 {
+        self.elapsed()
+    }
+
+    fn exited(&mut self, pid: u32, status: i32) {
+        Self::exited(self, pid, status);
+    }
+}

@@ -1,0 +1,125 @@
+//! From released records to batches of events.
+
+use super::clock::Ticker;
+use crate::capture::Sink;
+use memfrag_common::event::{Event, Op};
+use memfrag_common::ring::WORDS;
+use memfrag_common::{Kind, Record};
+use std::collections::HashSet;
+
+/// Events of one batch.
+const BATCH: usize = 4096;
+
+/// Collects events, and what must be known of those before to tell each thing once.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) ticker: Ticker,
+    batch: Vec<Event>,
+    /// Time of the last event; none goes before it.
+    last: u64,
+    /// Events handed to the sink.
+    pub(crate) events: u64,
+    /// Events that came after a later one had been released.
+    pub(crate) late: u64,
+    /// Records of an unknown kind.
+    pub(crate) unknown: u64,
+    /// Children whose fork the parent's ring told before they appeared.
+    pub(crate) told: HashSet<u32>,
+    /// Children that appeared before the parent's ring told of them.
+    pub(crate) appeared: HashSet<u32>,
+}
+
+impl Output {
+    pub(crate) fn new(ticker: Ticker) -> Self {
+        Self {
+            ticker,
+            batch: Vec::with_capacity(BATCH),
+            last: 0,
+            events: 0,
+            late: 0,
+            unknown: 0,
+            told: HashSet::new(),
+            appeared: HashSet::new(),
+        }
+    }
+
+    /// A record that was released, in order.
+    #[inline]
+    pub(crate) fn record(&mut self, words: &[u64; WORDS], stamp: u64, sink: &mut dyn Sink) {
+        let mut time = self.ticker.nanoseconds(stamp);
+        if time < self.last {
+            self.late += 1;
+            time = self.last;
+        }
+        self.last = time;
+        let record = unpack(words);
+        if record.kind == Kind::Fork as u8 && !self.first_word_of(record.addr as u32) {
+            return;
+        }
+        match Event::decode(&record, time) {
+            Some(event) => self.push(event, sink),
+            None => self.unknown += 1,
+        }
+    }
+
+    /// Whether a fork in the parent's ring is news.
+    fn first_word_of(&mut self, child: u32) -> bool {
+        let news = !self.appeared.remove(&child);
+        if news {
+            self.told.insert(child);
+        }
+        news
+    }
+
+    /// Something that no ring told, at `stamp` or, if that has passed, now.
+    pub(crate) fn remark(&mut self, stamp: u64, pid: u32, tid: u32, op: Op, sink: &mut dyn Sink) {
+        self.last = self.last.max(self.ticker.nanoseconds(stamp));
+        self.push(Event { time: self.last, pid, tid, op }, sink);
+    }
+
+    #[inline]
+    fn push(&mut self, event: Event, sink: &mut dyn Sink) {
+        self.batch.push(event);
+        if self.batch.len() == BATCH {
+            self.flush(sink);
+        }
+    }
+
+    /// Hands on what has been collected.
+    pub(crate) fn flush(&mut self, sink: &mut dyn Sink) {
+        if !self.batch.is_empty() {
+            self.events += self.batch.len() as u64;
+            sink.events(&self.batch);
+            self.batch.clear();
+        }
+    }
+}
+
+#[inline]
+fn unpack(words: &[u64; WORDS]) -> Record {
+    Record {
+        time: words[0],
+        addr: words[1],
+        size: words[2],
+        site: words[3],
+        pid: words[4] as u32,
+        tid: (words[4] >> 32) as u32,
+        kind: words[5] as u8,
+        function: (words[5] >> 8) as u8,
+        align_log2: (words[5] >> 16) as u8,
+        reserved: (words[5] >> 24) as u8,
+        extra: (words[5] >> 32) as u32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_the_bytes_of_a_record() {
+        let bytes: Vec<u8> = (1..=48).collect();
+        let words = std::array::from_fn(|at| u64::from_ne_bytes(bytes[at * 8..at * 8 + 8].try_into().unwrap()));
+        assert_eq!(Some(unpack(&words)), Record::from_bytes(&bytes));
+    }
+}

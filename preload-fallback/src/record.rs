@@ -1,0 +1,172 @@
+//! One record into the thread's ring; what to do when that is busy or full.
+
+use crate::process::{self, Wait};
+use crate::sys;
+use crate::x86_64::{self, THREAD_BYTES};
+use core::cell::Cell;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use memfrag_common::loss::Counter;
+use memfrag_common::ring::{Producer, Refused, Uninterrupted, WORDS};
+use memfrag_common::{Function, Kind};
+
+/// A thread's own state. All zero bytes are a valid value: the thread has no ring yet.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub(crate) struct Thread {
+    /// The process state's epoch plus one, where the ring is this thread's in this process.
+    pub(crate) key: AtomicU64,
+    /// Process id, thread id above it, as a record has them.
+    pub(crate) ids: Cell<u64>,
+    /// The thread is in `fork`, and holds its ring there.
+    pub(crate) held: Cell<bool>,
+    /// The last wait for room was in vain: the next are short.
+    pub(crate) impatient: Cell<bool>,
+    /// The ring's end of this thread.
+    pub(crate) ring: Producer,
+}
+
+const _: () = assert!(size_of::<Thread>() <= THREAD_BYTES && align_of::<Thread>() <= 64);
+
+/// Where a hook was called from: the stack pointer at its entry, where the return address lies.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct Entry(pub(crate) *const u64);
+
+impl Entry {
+    /// The return address.
+    #[inline(always)]
+    pub(crate) fn site(self) -> u64 {
+        // SAFETY: the hook's own return address, which stays where it is until the hook returns.
+        unsafe { *self.0 }
+    }
+
+    /// The stack pointer: a multiple of eight.
+    #[inline(always)]
+    pub(crate) fn frame(self) -> u64 {
+        self.0 as u64
+    }
+}
+
+/// What a record says, but for who and when.
+#[derive(Clone, Copy)]
+pub(crate) struct Call {
+    pub(crate) kind: Kind,
+    pub(crate) function: Function,
+    pub(crate) align_log2: u8,
+    pub(crate) addr: u64,
+    pub(crate) size: u64,
+}
+
+/// The last word of a record.
+#[inline(always)]
+const fn tag(kind: Kind, function: u8, align_log2: u8) -> u64 {
+    kind as u64 | (function as u64) << 8 | (align_log2 as u64) << 16
+}
+
+/// Records a call.
+#[inline(always)]
+pub(crate) fn call(call: Call, entry: Entry) {
+    let thread = x86_64::thread();
+    let site = entry.site();
+    if thread.key.load(Relaxed) != process::state().epoch.load(Relaxed).wrapping_add(1) {
+        unattached(thread, call, entry);
+        return;
+    }
+    let fields = [call.addr, call.size, site, thread.ids.get(), tag(call.kind, call.function as u8, call.align_log2)];
+    if let Err(refused) = thread.ring.push(entry.frame(), fields, process::stamp) {
+        refused_once(thread, entry.frame(), fields, refused);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn unattached(thread: &Thread, call: Call, entry: Entry) {
+    if process::attach(thread) {
+        self::call(call, entry);
+    }
+}
+
+/// Records something that has no call site. The thread has a ring.
+pub(crate) fn plain(thread: &Thread, frame: u64, kind: Kind, addr: u64, size: u64, ids: u64) {
+    let fields = [addr, size, 0, ids, tag(kind, 0, 0)];
+    if let Err(refused) = thread.ring.push(frame, fields, process::stamp) {
+        refused_once(thread, frame, fields, refused);
+    }
+}
+
+/// Records what was stamped before, while the ring has been held since.
+pub(crate) fn held(thread: &Thread, frame: u64, kind: Kind, addr: u64, size: u64, stamp: u64) {
+    let fields = [addr, size, 0, thread.ids.get(), tag(kind, 0, 0)];
+    while thread.ring.push_nested(frame, fields, || stamp, &Uninterrupted).is_err() {
+        if !make_room(thread) {
+            return;
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn refused_once(thread: &Thread, frame: u64, fields: [u64; WORDS - 1], refused: Refused) {
+    let mut refused = refused;
+    loop {
+        let result = match refused {
+            Refused::Busy(state) => {
+                // The stack of a live call lies above this one's, or this is a signal handler on a stack of its own.
+                if frame >= state & !7 && !sys::on_alternate_stack() {
+                    process::count(Counter::Stale, 1);
+                    thread.ring.heal();
+                    thread.ring.push(frame, fields, process::stamp)
+                } else {
+                    thread.ring.push_nested(frame, fields, process::stamp, &Uninterrupted)
+                }
+            }
+            Refused::Full => {
+                if !make_room(thread) {
+                    return;
+                }
+                tell_loss(thread, frame);
+                thread.ring.push(frame, fields, process::stamp)
+            }
+        };
+        match result {
+            Ok(()) => return,
+            Err(again) => refused = again,
+        }
+    }
+}
+
+/// Says how much was lost before, once there is room again.
+fn tell_loss(thread: &Thread, frame: u64) {
+    let lost = thread.ring.lost();
+    if lost == 0 {
+        return;
+    }
+    let fields = [0, lost, 0, thread.ids.get(), tag(Kind::Gap, 0, 0)];
+    let told = match thread.ring.push(frame, fields, process::stamp) {
+        Err(Refused::Busy(_)) => thread.ring.push_nested(frame, fields, process::stamp, &Uninterrupted),
+        other => other,
+    };
+    if told.is_ok() {
+        thread.ring.take_lost();
+        thread.impatient.set(false);
+    }
+}
+
+/// Waits for room in the ring. `false` when the record is to be given up, which then has been counted.
+fn make_room(thread: &Thread) -> bool {
+    // A loss to tell needs a place of its own.
+    let needed = if thread.ring.lost() == 0 { 1 } else { 2 };
+    if thread.ring.refresh() >= needed {
+        return true;
+    }
+    match process::wait(thread, needed) {
+        Wait::Room => true,
+        Wait::InVain => {
+            process::count(Counter::Dropped, 1);
+            thread.impatient.set(true);
+            thread.ring.give_up();
+            false
+        }
+        Wait::Off => false,
+    }
+}

@@ -1,0 +1,1 @@
+//! Following the program through `exec` with an environment that was cleaned.
