@@ -1,5 +1,6 @@
 //! The developer's verbs, one file each: `cargo xtask VERB`.
 
+mod bench;
 mod dist;
 mod ebpf;
 mod lint;
@@ -17,6 +18,7 @@ const VERBS: &[Verb] = &[
     ("lint", "formatting, clippy, documentation, and whether the built BPF object is current", lint::run),
     ("test", "everything that CI runs; with --long also the soaks and fault storms", test::run),
     ("ebpf", "build the BPF object; with --check only tell whether it is current", ebpf::run),
+    ("bench", "the benchmarks, and whole programs under memfrag and its peers; --quick for a short look", bench::run),
     ("dist", "the binary to hand out, in target/dist, tried from an empty directory", dist::run),
 ];
 

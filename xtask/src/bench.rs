@@ -1,0 +1,366 @@
+//! `cargo xtask bench`: the criterion benches, then whole programs under memfrag and under its peers.
+//!
+//! Every way of tracing takes its turn in every round, so that what slows the machine for a while slows all of them;
+//! the medians over the rounds are compared. The figures are the program's own: nanoseconds that a thread takes for
+//! one pair of malloc and free. Only private copies of libc carry the peers' probes, so that no other program of the
+//! machine is slowed.
+
+use crate::shell;
+use anyhow::{Context, Result, bail, ensure};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A way to run the program, with the pairs that make a run long enough to measure and short enough to wait for.
+struct Way {
+    name: &'static str,
+    pairs: u32,
+    threads: u32,
+    how: How,
+}
+
+enum How {
+    /// As it is.
+    Bare,
+    /// Under `memfrag trace` with these words, with a recording whose losses count or without one.
+    Memfrag { words: &'static [&'static str], counts_loss: bool },
+    /// Under `heaptrack --raw`.
+    Heaptrack,
+    /// While a bpftrace script keeps the set of live blocks.
+    Bpftrace,
+}
+
+const EBPF: &[&str] = &["--backend", "ebpf", "--no-follow"];
+const PRELOAD: &[&str] = &["--backend", "preload"];
+const PRELOAD_STACKS: &[&str] = &["--backend", "preload", "--stacks", "fp"];
+const NAIVE: &[&str] = &["--backend", "ebpf", "--no-follow", "--placement", "entry"];
+const EMPTY: &[&str] = &["--backend", "ebpf", "--no-follow", "--probe-body", "empty", "--no-record"];
+
+const fn memfrag(words: &'static [&'static str]) -> How {
+    How::Memfrag { words, counts_loss: true }
+}
+
+const WAYS: &[Way] = &[
+    Way { name: "bare", pairs: 5_000_000, threads: 1, how: How::Bare },
+    Way { name: "bare, 2 threads", pairs: 5_000_000, threads: 2, how: How::Bare },
+    Way { name: "preload", pairs: 2_000_000, threads: 1, how: memfrag(PRELOAD) },
+    Way { name: "preload, 2 threads", pairs: 2_000_000, threads: 2, how: memfrag(PRELOAD) },
+    Way { name: "preload, stacks", pairs: 1_000_000, threads: 1, how: memfrag(PRELOAD_STACKS) },
+    Way { name: "heaptrack --raw", pairs: 1_000_000, threads: 1, how: How::Heaptrack },
+    Way { name: "ebpf", pairs: 400_000, threads: 1, how: memfrag(EBPF) },
+    Way { name: "ebpf, 2 threads", pairs: 400_000, threads: 2, how: memfrag(EBPF) },
+    Way {
+        name: "ebpf, empty programs",
+        pairs: 400_000,
+        threads: 1,
+        how: How::Memfrag { words: EMPTY, counts_loss: false },
+    },
+    Way { name: "ebpf at first instructions", pairs: 100_000, threads: 1, how: memfrag(NAIVE) },
+    Way { name: "bpftrace, live set", pairs: 100_000, threads: 1, how: How::Bpftrace },
+];
+
+/// `cargo xtask bench [--quick] [--no-criterion]`.
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    let (mut quick, mut criterion) = (false, true);
+    for arg in args {
+        match arg.as_str() {
+            "--quick" => quick = true,
+            "--no-criterion" => criterion = false,
+            _ => bail!("only --quick and --no-criterion are known"),
+        }
+    }
+    if criterion {
+        benches(quick)?;
+    }
+    let bench = Bench::new()?;
+    let rounds = if quick { 3 } else { 7 };
+    let mut results: Vec<Outcome> = WAYS.iter().map(|_| Outcome::default()).collect();
+    for round in 1..=rounds {
+        eprintln!("round {round} of {rounds}");
+        for (way, outcome) in WAYS.iter().zip(&mut results) {
+            bench.turn(way, outcome);
+        }
+    }
+    table(&results)
+}
+
+/// The criterion benches by name: the library's own test harness, which `cargo bench` would run as well, does not
+/// know criterion's words.
+fn benches(quick: bool) -> Result<()> {
+    let mut command = shell::cargo(&["bench", "--package", "memfrag"]);
+    let mut any = false;
+    for file in fs::read_dir(shell::root().join("memfrag/benches")).into_iter().flatten() {
+        let path = file?.path();
+        if path.extension().is_some_and(|extension| extension == "rs")
+            && let Some(name) = path.file_stem()
+        {
+            command.arg("--bench").arg(name);
+            any = true;
+        }
+    }
+    if quick {
+        command.args(["--", "--quick"]);
+    }
+    if any { shell::run(&mut command) } else { Ok(()) }
+}
+
+/// What came of one way.
+#[derive(Default)]
+struct Outcome {
+    /// Nanoseconds a pair, one figure a round.
+    figures: Vec<f64>,
+    /// Events lost in all rounds.
+    lost: u64,
+    /// Why it could not run; then it is not tried again.
+    skipped: Option<String>,
+}
+
+impl Outcome {
+    fn median(&self) -> Option<f64> {
+        let mut figures = self.figures.clone();
+        figures.sort_by(f64::total_cmp);
+        figures.get(figures.len() / 2).copied()
+    }
+}
+
+/// The program and memfrag, built, and a directory for what they write.
+struct Bench {
+    dir: PathBuf,
+    pairs: PathBuf,
+    memfrag: PathBuf,
+}
+
+impl Bench {
+    fn new() -> Result<Self> {
+        shell::run(&mut shell::cargo(&["build", "--release", "--package", "memfrag"]))?;
+        let dir = shell::target_dir().join("bench");
+        fs::create_dir_all(&dir)?;
+        let pairs = dir.join("pairs");
+        let mut cc = shell::program("cc", &["-O2", "-fno-builtin", "-pthread", "tests/programs/pairs.c", "-o"]);
+        shell::run(cc.arg(&pairs))?;
+        Ok(Self { dir, pairs, memfrag: shell::target_dir().join("release/memfrag") })
+    }
+
+    fn turn(&self, way: &Way, outcome: &mut Outcome) {
+        if outcome.skipped.is_some() {
+            return;
+        }
+        match self.measure(way) {
+            Ok((figure, lost)) => {
+                eprintln!("  {:<28}{figure:>10.1} ns", way.name);
+                outcome.figures.push(figure);
+                outcome.lost += lost;
+            }
+            Err(error) => {
+                eprintln!("  {:<28}SKIPPED: {error:#}", way.name);
+                outcome.skipped = Some(format!("{error:#}"));
+            }
+        }
+    }
+
+    /// One run: the figure that the program prints, and the events lost.
+    fn measure(&self, way: &Way) -> Result<(f64, u64)> {
+        let counts = [way.pairs.to_string(), way.threads.to_string()];
+        match way.how {
+            How::Bare => Ok((figure(Command::new(&self.pairs).args(&counts))?, 0)),
+            How::Memfrag { words, counts_loss } => {
+                let recording = self.dir.join("pairs.mfrag");
+                let mut command = Command::new(&self.memfrag);
+                command.arg("trace").args(words);
+                if counts_loss {
+                    command.arg("-o").arg(&recording);
+                }
+                let figure = figure(command.arg("--").arg(&self.pairs).args(&counts))?;
+                let lost = if counts_loss { self.lost(&recording, way)? } else { 0 };
+                Ok((figure, lost))
+            }
+            How::Heaptrack => {
+                ensure!(shell::find("heaptrack").is_some(), "heaptrack is not installed");
+                let mut command = Command::new("heaptrack");
+                command.args(["--raw", "--output"]).arg(self.dir.join("heaptrack"));
+                Ok((figure(command.arg(&self.pairs).args(&counts))?, 0))
+            }
+            How::Bpftrace => self.bpftrace(&counts).map(|figure| (figure, 0)),
+        }
+    }
+
+    /// The events that the recording lacks. A recording without the pairs in it would make every figure worthless.
+    fn lost(&self, recording: &Path, way: &Way) -> Result<u64> {
+        let mut report = Command::new(&self.memfrag);
+        let output = report.args(["report", "--json"]).arg(recording).output().context("memfrag report")?;
+        ensure!(output.status.success(), "memfrag report: {}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8_lossy(&output.stdout);
+        let number = |name: &str| {
+            let (_, rest) = text.split_once(&format!("\"{name}\":"))?;
+            rest.trim_start().split(|c: char| !c.is_ascii_digit()).next()?.parse::<u64>().ok()
+        };
+        let total = number("total").context("the report counts no events")?;
+        let lost = number("lost").context("the report counts no losses")?;
+        let expected = u64::from(way.pairs) * u64::from(way.threads) * 2;
+        ensure!(total + lost >= expected, "{total} events were recorded of {expected}");
+        Ok(lost)
+    }
+
+    /// Runs the program on a copy of libc that carries bpftrace's probes.
+    fn bpftrace(&self, counts: &[String]) -> Result<f64> {
+        ensure!(shell::find("bpftrace").is_some(), "bpftrace is not installed");
+        ensure!(shell::is_root(), "bpftrace needs root");
+        let lib = self.dir.join("lib");
+        fs::create_dir_all(&lib)?;
+        let libc = lib.join("libc.so.6");
+        if !libc.exists() {
+            let found = shell::output("cc", &["-print-file-name=libc.so.6"]).context("cc knows no libc.so.6")?;
+            fs::copy(found.trim(), &libc).context("cannot copy libc.so.6")?;
+        }
+        let at = libc.display();
+        let script = format!(
+            "uprobe:{at}:malloc {{ @size[tid] = arg0; }}\n\
+             uretprobe:{at}:malloc /@size[tid]/ {{ @live[retval] = @size[tid]; delete(@size[tid]); }}\n\
+             uprobe:{at}:free /arg0/ {{ delete(@live[arg0]); }}\n\
+             BEGIN {{ printf(\"ready\\n\"); }}\n\
+             END {{ clear(@size); clear(@live); }}\n"
+        );
+        let file = self.dir.join("live.bt");
+        fs::write(&file, script)?;
+        let said = self.dir.join("bpftrace.txt");
+        let mut command = Command::new("bpftrace");
+        command.env("BPFTRACE_MAP_KEYS_MAX", "100000").arg(&file);
+        command
+            .stdin(Stdio::null())
+            .stdout(fs::File::create(&said)?)
+            .stderr(fs::File::create(self.dir.join("bt.err"))?);
+        let tracer = Stopped(command.spawn().context("cannot run bpftrace")?);
+        let begun = Instant::now();
+        while !fs::read_to_string(&said)?.contains("ready") {
+            ensure!(begun.elapsed() < Duration::from_secs(30), "bpftrace does not get ready, see {}", said.display());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        // The probes are attached by now or a moment later.
+        std::thread::sleep(Duration::from_millis(500));
+        let figure = figure(Command::new(&self.pairs).args(counts).env("LD_LIBRARY_PATH", &lib));
+        drop(tracer);
+        figure
+    }
+}
+
+/// A tracer that is asked to end when dropped, and waited for.
+struct Stopped(Child);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let pid = self.0.id().to_string();
+        // The shell knows `kill` even where no program of that name is installed.
+        if shell::output("sh", &["-c", "kill -INT \"$0\"", &pid]).is_none() {
+            eprintln!("cannot stop process {pid}");
+        }
+        if let Err(error) = self.0.wait() {
+            eprintln!("process {pid}: {error}");
+        }
+    }
+}
+
+/// Runs the command; the last line of its output that is a number is the figure.
+fn figure(command: &mut Command) -> Result<f64> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {command:?}"))?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}: {}", output.status, error.trim().lines().last().unwrap_or("(no word)"));
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().rev().find_map(|line| line.trim().parse().ok()).context("the program printed no figure")
+}
+
+/// A ratio that DESIGN.md wants: its name, the two medians it is made of, and the bound.
+struct Goal {
+    what: &'static str,
+    value: Option<f64>,
+    bound: f64,
+    at_most: bool,
+}
+
+fn table(results: &[Outcome]) -> Result<()> {
+    println(&format!("\n{:<28}{:>8}{:>12}{:>10}{:>8}", "way", "threads", "ns a pair", "added", "lost"))?;
+    let median = |name: &str| WAYS.iter().zip(results).find(|(way, _)| way.name == name)?.1.median();
+    let added = |name: &str, bare: &str| Some(median(name)? - median(bare)?);
+    for (way, outcome) in WAYS.iter().zip(results) {
+        let bare = if way.threads == 1 { "bare" } else { "bare, 2 threads" };
+        match (&outcome.skipped, outcome.median()) {
+            (None, Some(figure)) => println(&format!(
+                "{:<28}{:>8}{figure:>12.1}{:>10.1}{:>8}",
+                way.name,
+                way.threads,
+                added(way.name, bare).unwrap_or(0.0),
+                outcome.lost
+            ))?,
+            (reason, _) => {
+                println(&format!("{:<28}SKIPPED: {}", way.name, reason.as_deref().unwrap_or("no figure")))?;
+            }
+        }
+    }
+    let ratio = |left: Option<f64>, right: Option<f64>| Some(left? / right?);
+    let goals = [
+        Goal {
+            what: "ebpf / empty programs",
+            value: ratio(median("ebpf"), median("ebpf, empty programs")),
+            bound: 1.25,
+            at_most: true,
+        },
+        Goal {
+            what: "first instructions / ebpf",
+            value: ratio(median("ebpf at first instructions"), median("ebpf")),
+            bound: 3.0,
+            at_most: false,
+        },
+        Goal {
+            what: "bpftrace / ebpf",
+            value: ratio(median("bpftrace, live set"), median("ebpf")),
+            bound: 4.0,
+            at_most: false,
+        },
+        Goal {
+            what: "added: preload / heaptrack",
+            value: ratio(added("preload", "bare"), added("heaptrack --raw", "bare")),
+            bound: 0.25,
+            at_most: true,
+        },
+        Goal {
+            what: "added: stacks / heaptrack",
+            value: ratio(added("preload, stacks", "bare"), added("heaptrack --raw", "bare")),
+            bound: 0.5,
+            at_most: true,
+        },
+        Goal {
+            what: "preload: 2 threads / 1",
+            value: ratio(added("preload, 2 threads", "bare, 2 threads"), added("preload", "bare")),
+            bound: 1.3,
+            at_most: true,
+        },
+    ];
+    println(&format!("\n{:<28}{:>8}{:>12}", "ratio", "found", "to reach"))?;
+    for Goal { what, value, bound, at_most } in goals {
+        let sign = if at_most { "<=" } else { ">=" };
+        let reach = format!("{sign} {bound}");
+        match value {
+            Some(value) => {
+                let met = if at_most { value <= bound } else { value >= bound };
+                println(&format!("{what:<28}{value:>8.2}{reach:>12}  {}", if met { "met" } else { "MISSED" }))?;
+            }
+            None => println(&format!("{what:<28}{:>8}{reach:>12}  not measured", "-"))?,
+        }
+    }
+    let recorded = |(way, outcome): (&Way, &Outcome)| {
+        let counted = matches!(way.how, How::Memfrag { counts_loss: true, .. }) && outcome.skipped.is_none();
+        counted.then_some(outcome.lost)
+    };
+    let lost: Vec<u64> = WAYS.iter().zip(results).filter_map(recorded).collect();
+    if lost.is_empty() {
+        return println(&format!("{:<28}{:>8}{:>12}  not measured", "events lost", "-", "0"));
+    }
+    let lost: u64 = lost.iter().sum();
+    println(&format!("{:<28}{lost:>8}{:>12}  {}", "events lost", "0", if lost == 0 { "met" } else { "MISSED" }))
+}
+
+/// The table is the verb's result, so it goes to standard output.
+fn println(line: &str) -> Result<()> {
+    use std::io::Write;
+    Ok(writeln!(std::io::stdout(), "{line}")?)
+}
