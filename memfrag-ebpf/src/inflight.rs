@@ -84,7 +84,7 @@ fn judge(thread: &mut Thread, sp: u64, ip: u64, cookie: Cookie) -> bool {
         count(Counter::TailCall);
         return false;
     }
-    if caller >= ip.wrapping_sub(u64::from(cookie.before)) && caller < ip.wrapping_add(u64::from(cookie.after)) {
+    if cookie.is_own_code(ip, caller) {
         count(Counter::Nested);
         return false;
     }

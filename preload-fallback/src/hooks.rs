@@ -224,7 +224,7 @@ unsafe extern "C" fn hooked_valloc(size: usize, entry: Entry) -> *mut c_void {
     let real = real!(VALLOC as Malloc);
     // SAFETY: the program's own call, handed on.
     let block = unsafe { real(size) };
-    allocated(Function::Valloc, 12, block, size, entry);
+    allocated(Function::Valloc, 0, block, size, entry);
     block
 }
 
@@ -232,7 +232,7 @@ unsafe extern "C" fn hooked_pvalloc(size: usize, entry: Entry) -> *mut c_void {
     let real = real!(PVALLOC as Malloc);
     // SAFETY: the program's own call, handed on.
     let block = unsafe { real(size) };
-    allocated(Function::Pvalloc, 12, block, size, entry);
+    allocated(Function::Pvalloc, 0, block, size, entry);
     block
 }
 

@@ -2,12 +2,13 @@
 
 use crate::emit::{Wake, emit};
 use crate::inflight::{Registers, is_own_event, read_word};
-use crate::maps::thread;
+use crate::maps::{count, thread};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::{bpf_get_attach_cookie, bpf_get_current_pid_tgid};
 use aya_ebpf::macros::uprobe;
 use aya_ebpf::programs::ProbeContext;
 use memfrag_common::config::Cookie;
+use memfrag_common::loss::Counter;
 use memfrag_common::{Function, Kind, Record};
 
 #[uprobe]
@@ -27,6 +28,11 @@ pub fn free_entry(ctx: ProbeContext) -> u32 {
     if !is_own_event(thread, regs.rsp, regs.rip, cookie) {
         return 0;
     }
+    let site = read_word(regs.rsp);
+    if cookie.frees_by_itself && cookie.is_own_code(regs.rip, site) {
+        count(Counter::Nested);
+        return 0;
+    }
     let function = cookie.function;
     let size = if function == Function::FreeSized as u8 || function == Function::Sdallocx as u8 {
         regs.rsi
@@ -39,7 +45,7 @@ pub fn free_entry(ctx: ProbeContext) -> u32 {
         time: 0,
         addr: regs.rdi,
         size,
-        site: read_word(regs.rsp),
+        site,
         pid,
         tid,
         kind: Kind::Free as u8,

@@ -171,7 +171,7 @@ pub fn plan_bytes(path: &Path, data: &[u8]) -> Result<ProbePlan, PlanError> {
         } else if let Some(&to) = covers.get(&group.symbol.address) {
             result.left_out.push(left_out(Reason::HandsOver(to)));
         } else {
-            match point(&image, group, &window, &incoming) {
+            match point(&image, group, allocator, &window, &incoming) {
                 Ok(point) => result.points.push(point),
                 Err(error) => result.left_out.push(left_out(Reason::Unplaceable(error))),
             }
@@ -220,8 +220,8 @@ fn groups(image: &Image<'_>) -> Vec<Group> {
 ///
 /// An allocation that is made within another one is known to be inner work: the outer call is in flight, and the call
 /// comes from the allocator's own code. A free has ended for its probe as soon as it has begun, so a free that calls
-/// another free would be reported twice. `reallocarray` is a cover of `realloc` in the C libraries, and outside the
-/// allocator's own code; so are the operators of C++ in a program that is linked with both.
+/// another free would be reported twice. A `reallocarray` that calls `realloc` is a cover outside the allocator's own
+/// code; so are the operators of C++ in a program that is linked with both.
 fn covers(image: &Image<'_>, groups: &[Group], code: &Range<u64>) -> BTreeMap<u64, Function> {
     let by_address: BTreeMap<u64, &Group> = groups.iter().map(|group| (group.symbol.address, group)).collect();
     let mut covers = BTreeMap::new();
@@ -240,6 +240,11 @@ fn covers(image: &Image<'_>, groups: &[Group], code: &Range<u64>) -> BTreeMap<u6
         let called = x86_64::callees(image, group.symbol.address, wanted);
         // A free that does some of the work itself is worth two reports of the rest: the second finds no block.
         if entry.shape == Shape::Free && called.works {
+            continue;
+        }
+        // One that only jumps is known by that: the return address is the outer call's. So its own failures, such as
+        // a product that overflows, are seen too.
+        if entry.shape != Shape::Free && !called.calls {
             continue;
         }
         if let Some(other) = called.functions.iter().find_map(|address| by_address.get(address)) {
@@ -283,6 +288,7 @@ fn window(image: &Image<'_>, allocator: AllocatorKind, groups: &[Group]) -> Rang
 fn point(
     image: &Image<'_>,
     group: &Group,
+    allocator: AllocatorKind,
     window: &Range<u64>,
     incoming: &[Branch],
 ) -> Result<ProbePoint, Unplaceable> {
@@ -305,6 +311,7 @@ fn point(
     let distance = |from: u64, to: u64| u32::try_from(to.saturating_sub(from)).unwrap_or(u32::MAX);
     let cookie = Cookie {
         function: entry.function as u8,
+        frees_by_itself: allocator == AllocatorKind::Glibc,
         before: distance(window.start, offset),
         after: distance(offset, window.end),
     };

@@ -107,8 +107,9 @@ fn aliases_share_a_probe_and_covers_have_none() {
     if let Some(plan) = planned("/lib/x86_64-linux-gnu/libc.so.6") {
         let free = plan.points.iter().find(|point| point.function == Function::Free).expect("glibc frees");
         assert!(free.names.starts_with(&["free"]));
-        let left = plan.left_out.iter().find(|left| left.names == ["reallocarray"]).expect("it is a cover");
-        assert_eq!(left.reason, Reason::HandsOver(Function::Realloc));
+        // It jumps to realloc, which the stack tells from a call of its own.
+        assert!(plan.points.iter().any(|point| point.function == Function::Reallocarray));
+        assert!(plan.left_out.is_empty());
     }
     // Every free of these reaches exactly one probe, whichever operator it comes by.
     for path in ["/lib/x86_64-linux-gnu/libjemalloc.so.2", "/lib/x86_64-linux-gnu/libmimalloc.so.2"] {

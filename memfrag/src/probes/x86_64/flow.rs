@@ -12,6 +12,8 @@ const LIMIT: usize = 256;
 pub struct Callees {
     /// The functions that it calls or jumps to, by address.
     pub functions: BTreeSet<u64>,
+    /// Whether it calls any of them. If not, it only jumps, and its caller's return address is theirs.
+    pub calls: bool,
     /// Whether it may do some of the work itself: it writes to memory, or is too long to tell.
     pub works: bool,
 }
@@ -42,6 +44,7 @@ pub fn callees(image: &Image<'_>, entry: u64, known: impl Fn(u64) -> bool) -> Ca
             if let Some(target) = target(image, &instruction) {
                 if known(target) && target != entry {
                     result.functions.insert(target);
+                    result.calls |= is_call;
                 } else if !is_call {
                     pending.push(target);
                 }
