@@ -198,9 +198,7 @@ impl State<'_> {
                 let unknown = self.model.front_unknown(thread);
                 match token {
                     alloc::UNKNOWN_FRONT => (unknown, 0),
-                    alloc::BEHIND..alloc::NEAR => {
-                        (self.model.behind(front, usize::from(token - alloc::BEHIND) + 1), 0)
-                    }
+                    alloc::BEHIND..alloc::NEAR => (self.model.behind(front, usize::from(token - alloc::BEHIND) + 1), 0),
                     alloc::NEAR..alloc::OLD => (self.earlier(usize::from(token - alloc::NEAR) + 1)?, 0),
                     alloc::FAR => (self.earlier(usize::from(columns.pair(column::FAR)?))?, 0),
                     alloc::NEW => (NONE, top.wrapping_add(columns.new_difference(column::ALLOC_NEW)?)),

@@ -123,10 +123,9 @@ impl<'a> Items<'a> {
                 return Some(Item::Missing { events: std::mem::take(&mut self.missing) });
             }
             if !chunk_done {
-                let limit = self
-                    .notes
-                    .front()
-                    .map_or(self.events.len(), |note| (note.before_event - self.first).min(self.events.len() as u64) as usize);
+                let limit = self.notes.front().map_or(self.events.len(), |note| {
+                    (note.before_event - self.first).min(self.events.len() as u64) as usize
+                });
                 let range = self.run(limit);
                 self.given = range.end;
                 if range.is_empty() {

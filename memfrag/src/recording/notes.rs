@@ -125,8 +125,7 @@ pub(super) fn put_mappings(out: &mut Vec<u8>, before_event: u64, time: u64, pid:
 pub(super) fn put_memory(out: &mut Vec<u8>, before_event: u64, sample: &MemorySample) {
     put_note(out, tag::MEMORY, before_event, sample.time, |out| {
         put(out, u64::from(sample.pid));
-        for value in
-            [sample.rss, sample.rss_anon, sample.rss_file, sample.rss_shmem, sample.swap, sample.virtual_bytes]
+        for value in [sample.rss, sample.rss_anon, sample.rss_file, sample.rss_shmem, sample.swap, sample.virtual_bytes]
         {
             put(out, value);
         }

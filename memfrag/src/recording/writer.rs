@@ -2,7 +2,7 @@
 
 use super::background::{Job, Output, Shared};
 use super::chunk::{ChunkHeader, kind};
-use super::columns::Columns;
+use super::columns::Draft;
 use super::encode::Encoder;
 use super::error::RecordingError;
 use super::header::Header;
@@ -15,8 +15,8 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread::JoinHandle;
 
 /// Events wait no longer than this for their chunk to fill up.
@@ -73,7 +73,7 @@ pub struct Writer {
     waiting_since: Option<u64>,
     shared: Arc<Shared>,
     jobs: Option<SyncSender<Job>>,
-    empty: Receiver<Columns>,
+    empty: Receiver<Draft>,
     worker: Option<JoinHandle<Output>>,
 }
 
@@ -90,16 +90,10 @@ impl Writer {
     /// # Errors
     /// When the file cannot be created, or cannot take the header.
     pub fn create(path: &Path, header: &Header) -> Result<Self, RecordingError> {
-        let error = |action| {
-            move |source| RecordingError::Io { action, path: path.to_path_buf(), source }
-        };
+        let error = |action| move |source| RecordingError::Io { action, path: path.to_path_buf(), source };
         let start = header.encode(path)?;
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(path)
-            .map_err(error("create"))?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(error("create"))?;
         give_to_caller_of_sudo(&file).map_err(error("give to the user behind sudo the file"))?;
         file.append(&start).map_err(error("write the header of"))?;
         Self::with_store(Box::new(file), path, start.len() as u64).map_err(error("start writing"))
@@ -111,9 +105,8 @@ impl Writer {
         let (jobs, to_do) = mpsc::sync_channel(WAITING);
         let (done, empty) = mpsc::channel();
         let output = Output::new(store, path, length, Arc::clone(&shared))?;
-        let worker = std::thread::Builder::new()
-            .name("memfrag-record".into())
-            .spawn(move || output.run(&to_do, &done))?;
+        let worker =
+            std::thread::Builder::new().name("memfrag-record".into()).spawn(move || output.run(&to_do, &done))?;
         Ok(Self {
             encoder: Encoder::new(),
             given: 0,
@@ -163,8 +156,8 @@ impl Writer {
         self.flush_notes();
         if self.encoder.len() > 0 {
             let first = self.given - self.encoder.len() as u64;
-            let columns = self.empty.try_recv().unwrap_or_else(|_| Columns::new());
-            let sealed = self.encoder.seal(columns, first);
+            let draft = self.empty.try_recv().unwrap_or_else(|_| Draft::new());
+            let sealed = self.encoder.seal(draft, first);
             self.send(Job::Events(Box::new(sealed)));
         }
     }
@@ -201,7 +194,10 @@ impl Writer {
             ..ChunkHeader::default()
         };
         let (bytes, ended) = output.finish(header, &notes);
-        let stopped = self.shared.reason().or_else(|| ended.as_ref().err().map(|error| format!("cannot write its index: {error}")));
+        let stopped = self
+            .shared
+            .reason()
+            .or_else(|| ended.as_ref().err().map(|error| format!("cannot write its index: {error}")));
         Ok(Summary { events: end.events, bytes, not_recorded: end.not_recorded, complete: ended.is_ok(), stopped })
     }
 
