@@ -313,7 +313,7 @@ impl Encoder {
     fn put_new(&mut self, column: usize, difference: u64, new: u8, wide: u8) -> u8 {
         let units = fold((difference.cast_signed() >> 4).cast_unsigned());
         let bytes = &mut self.draft.rare.bytes;
-        if difference & 15 == 0 && units < 1 << 24 {
+        if difference.trailing_zeros() >= 4 && units < 1 << 24 {
             for (column, byte) in (column..).zip(&units.to_le_bytes()[..3]) {
                 bytes[column].push(*byte);
             }
@@ -405,7 +405,7 @@ impl Encoder {
             let steps = i32::from(number) - i32::from(self.model.lane(thread).freed);
             let distance = self.distance(number);
             if (-free::STEPS..free::STEPS).contains(&steps) {
-                self.draft.frees.push((steps + free::STEPS) as u8);
+                self.draft.frees.push((steps + free::STEPS).cast_unsigned() as u8);
             } else if distance <= free::NEAREST {
                 self.draft.frees.push(free::NEAR + (distance - 1) as u8);
             } else {

@@ -74,7 +74,7 @@ impl Lane {
 #[derive(Debug)]
 pub(super) struct Model {
     blocks: Vec<Block>,
-    lanes: Box<[Lane; LANES]>,
+    lanes: Box<[Lane]>,
 }
 
 /// Bytes that glibc takes for a request, which the other allocators' classes resemble well enough.
@@ -92,7 +92,7 @@ const fn class(footprint: u64) -> u8 {
 
 impl Model {
     pub(super) fn new() -> Self {
-        Self { blocks: Vec::new(), lanes: Box::new([Lane::NEW; LANES]) }
+        Self { blocks: Vec::new(), lanes: vec![Lane::NEW; LANES].into_boxed_slice() }
     }
 
     /// Forgets everything: each chunk is read without the others.

@@ -256,7 +256,9 @@ impl Sink for Writer {
         let mut rest = events;
         while !rest.is_empty() {
             let (now, later) = rest.split_at(rest.len().min(self.encoder.room()));
-            now.iter().for_each(|event| self.encoder.push(event));
+            for event in now {
+                self.encoder.push(event);
+            }
             self.given += now.len() as u64;
             if self.encoder.room() == 0 {
                 self.flush();
