@@ -35,22 +35,22 @@ fn habitual(count: usize) -> Vec<Event> {
     (0..count)
         .map(|_| {
             time += 100 + numbers.next(200);
-            let site = 0x5555_0000_0000 + numbers.next(60) * 0x2c;
+            let caller = 0x5555_0000_0000 + numbers.next(60) * 0x2c;
             let op = if live.len() < 1000 || numbers.next(1000) < 500 {
-                let size = [24, 40, 56, 100, 200, 1000][numbers.next(6) as usize] + site % 3 * 16;
+                let size = [24, 40, 56, 100, 200, 1000][numbers.next(6) as usize] + caller % 3 * 16;
                 let room = (size + 8 + 15) & !15;
                 let addr = free.get_mut(&room).and_then(Vec::pop).unwrap_or_else(|| {
                     top += room;
                     top - room
                 });
                 live.push((addr, room));
-                Op::Alloc { function: Function::Malloc, align_log2: 0, addr, size, site, stack: 0 }
+                Op::Alloc { function: Function::Malloc, align_log2: 0, addr, size, site: caller, stack: 0 }
             } else {
                 let young = numbers.next(10) < 8;
                 let at = live.len() - 1 - numbers.next(if young { 8 } else { live.len() as u64 }) as usize;
                 let (addr, room) = live.remove(at);
                 free.entry(room).or_default().push(addr);
-                Op::Free { function: Function::Free, addr, size: 0, site }
+                Op::Free { function: Function::Free, addr, size: 0, site: caller }
             };
             Event { time, pid: 1, tid: 1, op }
         })
@@ -66,15 +66,15 @@ fn random(count: usize) -> Vec<Event> {
         .map(|_| {
             time += 50 + numbers.next(300);
             let tid = numbers.next(64) as u32;
-            let site = 0x5555_0000_0000 + numbers.next(300) * 0x2c;
+            let caller = 0x5555_0000_0000 + numbers.next(300) * 0x2c;
             let op = if live.len() < 20_000 || numbers.next(2) == 0 {
                 let addr = 0x7f00_0000_0000 + numbers.next(1 << 26) * 16;
                 live.push(addr);
                 let size = numbers.next(4000);
-                Op::Alloc { function: Function::Malloc, align_log2: 0, addr, size, site, stack: 0 }
+                Op::Alloc { function: Function::Malloc, align_log2: 0, addr, size, site: caller, stack: 0 }
             } else {
                 let addr = live.swap_remove(numbers.next(live.len() as u64) as usize);
-                Op::Free { function: Function::Free, addr, size: 0, site }
+                Op::Free { function: Function::Free, addr, size: 0, site: caller }
             };
             Event { time, pid: 1, tid, op }
         })

@@ -68,7 +68,7 @@ struct Known {
 }
 
 impl Known {
-    const LOG2: u32 = 16;
+    const LOG2: u32 = 15;
 
     fn new() -> Self {
         Self { slots: vec![[0; 2]; 1 << Self::LOG2].into_boxed_slice(), generation: 1 }

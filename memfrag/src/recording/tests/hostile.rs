@@ -229,7 +229,9 @@ proptest! {
                 bytes = vec![3; items as usize];
             }
             if table && number == column::CALL {
-                bytes.iter_mut().for_each(|byte| *byte %= 4);
+                for byte in &mut bytes {
+                    *byte %= 4;
+                }
                 bytes.resize(items as usize, 1);
             }
             if table && number == column::CALL + 1 {

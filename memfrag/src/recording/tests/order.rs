@@ -23,7 +23,7 @@ fn mappings() -> Vec<Mapping> {
         start,
         end: start + 0x2000,
         offset: 0x1000,
-        executable: start % 0x8000 == 0,
+        executable: start.is_multiple_of(0x8000),
         path: PathBuf::from(path),
         inode,
     };
@@ -151,7 +151,9 @@ fn what_waits_half_a_second_is_written() {
     assert!(written(10));
     // Where nobody ticks, the events tell the time.
     let mut late = events.clone();
-    late.iter_mut().for_each(|event| event.time += 1_000_000_000);
+    for event in &mut late {
+        event.time += 1_000_000_000;
+    }
     writer.events(&late[..1]);
     late[1].time += 500_000_000;
     writer.events(&late[1..2]);

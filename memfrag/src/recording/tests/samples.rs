@@ -41,28 +41,28 @@ pub(super) fn program(count: usize, seed: u64) -> Vec<Event> {
     while events.len() < count {
         time += 40 + numbers.next(300);
         let tid = 100 + numbers.next(3) as u32;
-        let site = 0x5555_5555_0000 + numbers.next(40) * 0x31;
+        let caller = 0x5555_5555_0000 + numbers.next(40) * 0x31;
         let size = [24, 40, 100, 1000, numbers.next(5000)][numbers.next(5) as usize];
         let mut push = |op| events.push(Event { time, pid: 100, tid, op });
         match numbers.next(20) {
             0..9 => {
                 live.push(top);
-                push(Op::Alloc { function: Function::Malloc, align_log2: 0, addr: top, size, site, stack: 0 });
+                push(Op::Alloc { function: Function::Malloc, align_log2: 0, addr: top, size, site: caller, stack: 0 });
                 top += (size + 8 + 15) & !15;
             }
             9..16 if !live.is_empty() => {
                 let addr = live.swap_remove(numbers.next(live.len() as u64) as usize);
-                push(Op::Free { function: Function::Free, addr, size: 0, site });
+                push(Op::Free { function: Function::Free, addr, size: 0, site: caller });
             }
             16..19 if !live.is_empty() => {
                 let at = numbers.next(live.len() as u64) as usize;
                 let function = Function::Realloc;
-                push(Op::ReallocBegin { function, old: live[at], size, site });
+                push(Op::ReallocBegin { function, old: live[at], size, site: caller });
                 if numbers.next(2) == 0 {
                     live[at] = top;
                     top += (size + 8 + 15) & !15;
                 }
-                push(Op::ReallocEnd { function, addr: live[at], size, site, stack: 7 });
+                push(Op::ReallocEnd { function, addr: live[at], size, site: caller, stack: 7 });
             }
             19 => push(Op::Mmap { addr: 0x7f00_0000_0000, size: 1 << 20, protection: 3, flags: 0x22, fd: -1 }),
             _ => push(Op::ThreadStart),
