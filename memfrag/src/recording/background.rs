@@ -1,7 +1,7 @@
 //! The thread that packs and writes, so that the capturing thread need not.
 
 use super::chunk::{self, ChunkHeader, kind};
-use super::columns::{Columns, Packer};
+use super::columns::{Draft, Packer};
 use super::encode::Sealed;
 use super::index::{self, Entry};
 use super::store::Store;
@@ -98,14 +98,14 @@ impl Output {
     }
 
     /// Works until there are no more jobs. Buffers that are free again go back by `empty`.
-    pub(super) fn run(mut self, jobs: &Receiver<Job>, empty: &Sender<Columns>) -> Self {
+    pub(super) fn run(mut self, jobs: &Receiver<Job>, empty: &Sender<Draft>) -> Self {
         while let Ok(job) = jobs.recv() {
             match job {
                 Job::Events(sealed) => {
-                    let Sealed { columns, header, meta } = *sealed;
-                    self.events(&columns, header, &meta);
+                    let Sealed { mut draft, header, meta } = *sealed;
+                    self.events(&mut draft, header, &meta);
                     // The capturing thread may be gone already.
-                    let _ = empty.send(columns);
+                    let _ = empty.send(draft);
                 }
                 Job::Notes(header, notes) => self.notes(header, &notes),
             }
@@ -113,14 +113,18 @@ impl Output {
         self
     }
 
-    fn events(&mut self, columns: &Columns, header: ChunkHeader, meta: &[u8]) {
+    fn events(&mut self, draft: &mut Draft, mut header: ChunkHeader, meta: &[u8]) {
         let events = u64::from(header.items);
         if self.shared.has_failed() {
             self.shared.add_not_recorded(events);
             return;
         }
-        let packed = self.packer.pack(columns, &mut self.body, &mut self.payload);
-        match packed.and_then(|()| self.append(header, meta)) {
+        let packed = self.packer.pack(draft, &mut self.body, &mut self.payload);
+        let written = packed.and_then(|unpacked| {
+            header.unpacked_length = unpacked as u32;
+            self.append(header, meta)
+        });
+        match written {
             Ok(()) => {
                 self.shared.events.fetch_add(events, Ordering::Relaxed);
             }

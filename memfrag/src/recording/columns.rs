@@ -3,7 +3,7 @@
 //! A payload is a directory (how many columns; for each its number, how it is packed, its bytes unpacked and packed)
 //! followed by the packed columns in the directory's order. Columns without bytes are left out.
 
-use super::chunk::MAX_PAYLOAD;
+use super::chunk::{MAX_EVENTS, MAX_PAYLOAD};
 use super::varint::{Input, put};
 use zstd::bulk::{Compressor, Decompressor};
 
@@ -63,10 +63,99 @@ impl Columns {
     pub(super) fn clear(&mut self) {
         self.bytes.iter_mut().for_each(Vec::clear);
     }
+}
 
-    /// Bytes of all columns together.
-    pub(super) fn length(&self) -> usize {
-        self.bytes.iter().map(Vec::len).sum()
+/// Room for one value an event, which a push need not check.
+#[derive(Debug)]
+pub(super) struct PerEvent<T> {
+    values: Box<[T; ROOM]>,
+    length: usize,
+}
+
+/// A power of two, so that masking a position keeps it inside.
+const ROOM: usize = 1 << 16;
+const _: () = assert!(MAX_EVENTS < ROOM);
+
+impl<T: Copy + Default> PerEvent<T> {
+    fn new() -> Self {
+        Self { values: Box::new([T::default(); ROOM]), length: 0 }
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, value: T) {
+        self.values[self.length % ROOM] = value;
+        self.length += 1;
+    }
+
+    fn as_slice(&self) -> &[T] {
+        &self.values[..self.length.min(ROOM)]
+    }
+}
+
+/// The columns as the capturing thread fills them: what is written for most events lies where writing is cheapest.
+#[derive(Debug)]
+pub(super) struct Draft {
+    /// [`column::TIME`].
+    pub(super) times: PerEvent<u16>,
+    /// [`column::CALL`].
+    pub(super) calls: PerEvent<u16>,
+    /// [`column::SIZE`].
+    pub(super) sizes: PerEvent<u16>,
+    /// [`column::FAR`].
+    pub(super) far: PerEvent<u16>,
+    /// [`column::ALLOC`].
+    pub(super) allocs: PerEvent<u8>,
+    /// [`column::FREE`].
+    pub(super) frees: PerEvent<u8>,
+    /// All others.
+    pub(super) rare: Columns,
+}
+
+impl Draft {
+    pub(super) fn new() -> Self {
+        Self {
+            times: PerEvent::new(),
+            calls: PerEvent::new(),
+            sizes: PerEvent::new(),
+            far: PerEvent::new(),
+            allocs: PerEvent::new(),
+            frees: PerEvent::new(),
+            rare: Columns::new(),
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.pairs_mut().into_iter().for_each(|pairs| pairs.length = 0);
+        self.allocs.length = 0;
+        self.frees.length = 0;
+        self.rare.clear();
+    }
+
+    fn pairs_mut(&mut self) -> [&mut PerEvent<u16>; 4] {
+        [&mut self.times, &mut self.calls, &mut self.sizes, &mut self.far]
+    }
+
+    /// The columns as they are packed.
+    fn finish(&mut self) -> &Columns {
+        let pairs = [
+            (column::TIME, &self.times),
+            (column::CALL, &self.calls),
+            (column::SIZE, &self.sizes),
+            (column::FAR, &self.far),
+        ];
+        for (number, pairs) in pairs {
+            for (number, shift) in [(number, 0), (number + 1, 8)] {
+                let out = &mut self.rare.bytes[number];
+                out.clear();
+                out.extend(pairs.as_slice().iter().map(|pair| (pair >> shift) as u8));
+            }
+        }
+        for (number, bytes) in [(column::ALLOC, &self.allocs), (column::FREE, &self.frees)] {
+            let out = &mut self.rare.bytes[number];
+            out.clear();
+            out.extend_from_slice(bytes.as_slice());
+        }
+        &self.rare
     }
 }
 
@@ -104,8 +193,9 @@ impl Packer {
         }
     }
 
-    /// Replaces `out` by the payload that holds `columns`.
-    pub(super) fn pack(&mut self, columns: &Columns, body: &mut Vec<u8>, out: &mut Vec<u8>) -> std::io::Result<()> {
+    /// Replaces `out` by the payload that holds the columns. Returns how many bytes they are unpacked.
+    pub(super) fn pack(&mut self, draft: &mut Draft, body: &mut Vec<u8>, out: &mut Vec<u8>) -> std::io::Result<usize> {
+        let columns = draft.finish();
         out.clear();
         body.clear();
         let used = columns.bytes.iter().enumerate().filter(|(_, bytes)| !bytes.is_empty());
@@ -118,7 +208,7 @@ impl Packer {
             put(out, (body.len() - before) as u64);
         }
         out.extend_from_slice(body);
-        Ok(())
+        Ok(columns.bytes.iter().map(Vec::len).sum())
     }
 
     /// Replaces `out` by `bytes` packed as the only run of a payload.

@@ -1,7 +1,7 @@
 //! Events into columns: all that the capturing thread does for an event.
 
 use super::chunk::{ChunkHeader, EventsSummary, MAX_EVENTS, kind};
-use super::columns::{Columns, column};
+use super::columns::{Draft, column};
 use super::model::{DEPTH, Model, NONE};
 use super::tables::{self, Call, CallTable, ThreadTable};
 use super::varint::{fold, put};
@@ -68,7 +68,7 @@ struct Known {
 }
 
 impl Known {
-    const LOG2: u32 = 16;
+    const LOG2: u32 = 15;
 
     fn new() -> Self {
         Self { slots: vec![[0; 2]; 1 << Self::LOG2].into_boxed_slice(), generation: 1 }
@@ -106,7 +106,7 @@ impl Known {
 /// A chunk's worth of events, ready to be packed.
 #[derive(Debug)]
 pub(super) struct Sealed {
-    pub(super) columns: Columns,
+    pub(super) draft: Draft,
     pub(super) header: ChunkHeader,
     pub(super) meta: Vec<u8>,
 }
@@ -114,7 +114,7 @@ pub(super) struct Sealed {
 /// Turns events into columns.
 #[derive(Debug)]
 pub(super) struct Encoder {
-    columns: Columns,
+    draft: Draft,
     model: Model,
     known: Known,
     calls: CallTable,
@@ -133,7 +133,7 @@ pub(super) struct Encoder {
 impl Encoder {
     pub(super) fn new() -> Self {
         Self {
-            columns: Columns::new(),
+            draft: Draft::new(),
             model: Model::new(),
             known: Known::new(),
             calls: CallTable::new(),
@@ -173,37 +173,22 @@ impl Encoder {
         self.events += 1;
         match event.op {
             Op::Alloc { function, align_log2, addr, size, site, stack } => {
-                let call =
-                    Call { site, stack, kind: Kind::Alloc as u8, function: function as u8, align_log2, sized: 1 };
-                let number = self.put_call(call);
+                let call = Call::new(Kind::Alloc, function, align_log2, true, site, stack);
+                let number = self.put_call(Kind::Alloc, call);
                 self.put_size(number, size, None);
                 self.put_alloc(addr, size, false);
             }
             Op::Free { function, addr, size, site } => {
-                let call = Call {
-                    site,
-                    stack: 0,
-                    kind: Kind::Free as u8,
-                    function: function as u8,
-                    align_log2: 0,
-                    sized: u8::from(size != 0),
-                };
-                let number = self.put_call(call);
+                let call = Call::new(Kind::Free, function, 0, size != 0, site, 0);
+                let number = self.put_call(Kind::Free, call);
                 if size != 0 {
                     self.put_size(number, size, None);
                 }
                 self.put_free(addr);
             }
             Op::ReallocBegin { function, old, size, site } => {
-                let call = Call {
-                    site,
-                    stack: 0,
-                    kind: Kind::ReallocBegin as u8,
-                    function: function as u8,
-                    align_log2: 0,
-                    sized: 1,
-                };
-                let number = self.put_call(call);
+                let call = Call::new(Kind::ReallocBegin, function, 0, true, site, 0);
+                let number = self.put_call(Kind::ReallocBegin, call);
                 self.put_size(number, size, None);
                 self.put_free(old);
                 let lane = self.model.lane(self.thread);
@@ -211,15 +196,8 @@ impl Encoder {
                 lane.resized = size;
             }
             Op::ReallocEnd { function, addr, size, site, stack } => {
-                let call = Call {
-                    site,
-                    stack,
-                    kind: Kind::ReallocEnd as u8,
-                    function: function as u8,
-                    align_log2: 0,
-                    sized: 1,
-                };
-                let number = self.put_call(call);
+                let call = Call::new(Kind::ReallocEnd, function, 0, true, site, stack);
+                let number = self.put_call(Kind::ReallocEnd, call);
                 let resized = self.model.lane(self.thread).resized;
                 self.put_size(number, size, Some(resized));
                 self.put_alloc(addr, size, true);
@@ -228,12 +206,10 @@ impl Encoder {
         }
     }
 
-    /// Gives the waiting events away as a chunk and starts anew with `columns`.
-    pub(super) fn seal(&mut self, columns: Columns, first_event: u64) -> Sealed {
+    /// Gives the waiting events away as a chunk and starts anew with the room of `draft`.
+    pub(super) fn seal(&mut self, draft: Draft, first_event: u64) -> Sealed {
         self.end_run();
-        let mut tables = std::mem::take(&mut self.columns.bytes[column::TABLES]);
-        tables::encode(&self.threads, &self.calls, &mut tables);
-        self.columns.bytes[column::TABLES] = tables;
+        tables::encode(&self.threads, &self.calls, &mut self.draft.rare.bytes[column::TABLES]);
         let mut processes = BTreeMap::new();
         for &(pid, _, count) in &self.threads.entries {
             *processes.entry(pid).or_insert(0) += count;
@@ -244,14 +220,13 @@ impl Encoder {
             first_time: self.first_time,
             last_time: self.last_time,
             first_event,
-            unpacked_length: self.columns.length() as u32,
             ..ChunkHeader::default()
         };
         let meta = EventsSummary::encode(&self.kinds, &processes);
-        let columns = std::mem::replace(&mut self.columns, columns);
-        self.columns.clear();
+        let draft = std::mem::replace(&mut self.draft, draft);
+        self.draft.clear();
         self.reset();
-        Sealed { columns, header, meta }
+        Sealed { draft, header, meta }
     }
 
     fn reset(&mut self) {
@@ -270,7 +245,7 @@ impl Encoder {
 
     fn end_run(&mut self) {
         if self.run > 0 {
-            let out = &mut self.columns.bytes[column::THREADS];
+            let out = &mut self.draft.rare.bytes[column::THREADS];
             put(out, u64::from(self.thread));
             put(out, u64::from(self.run - 1));
             self.threads.entries[usize::from(self.thread)].2 += self.run;
@@ -288,14 +263,6 @@ impl Encoder {
         self.run += 1;
     }
 
-    /// Two bytes into a column and the next one.
-    #[inline]
-    fn put_pair(&mut self, column: usize, value: u16) {
-        let [low, high] = value.to_le_bytes();
-        self.columns.bytes[column].push(low);
-        self.columns.bytes[column + 1].push(high);
-    }
-
     #[inline]
     fn put_time(&mut self, time: u64) {
         self.first_time = self.first_time.min(time);
@@ -303,18 +270,18 @@ impl Encoder {
         let step = time.wrapping_sub(self.time);
         self.time = time;
         if step < ESCAPE {
-            self.put_pair(column::TIME, step as u16);
+            self.draft.times.push(step as u16);
         } else {
-            self.put_pair(column::TIME, ESCAPE as u16);
-            put(&mut self.columns.bytes[column::TIME_WIDE], fold(step));
+            self.draft.times.push(ESCAPE as u16);
+            put(&mut self.draft.rare.bytes[column::TIME_WIDE], fold(step));
         }
     }
 
     #[inline]
-    fn put_call(&mut self, call: Call) -> u16 {
-        self.kinds[usize::from(call.kind)] += 1;
+    fn put_call(&mut self, kind: Kind, call: Call) -> u16 {
+        self.kinds[kind as usize] += 1;
         let number = self.calls.number(call);
-        self.put_pair(column::CALL, number);
+        self.draft.calls.push(number);
         number
     }
 
@@ -325,12 +292,12 @@ impl Encoder {
         let expected = expected.unwrap_or(entry.size);
         entry.size = size;
         if size == expected {
-            self.put_pair(column::SIZE, 0);
+            self.draft.sizes.push(0);
         } else if size < ESCAPE - 1 {
-            self.put_pair(column::SIZE, size as u16 + 1);
+            self.draft.sizes.push(size as u16 + 1);
         } else {
-            self.put_pair(column::SIZE, ESCAPE as u16);
-            put(&mut self.columns.bytes[column::SIZE_WIDE], size);
+            self.draft.sizes.push(ESCAPE as u16);
+            put(&mut self.draft.rare.bytes[column::SIZE_WIDE], size);
         }
     }
 
@@ -340,19 +307,20 @@ impl Encoder {
         self.model.count() - number as usize
     }
 
-    /// The difference of an address from another one, into the columns from `column` on.
+    /// The difference of an address from another one: in three columns from `column` on, if it fits. Returns the byte
+    /// that says so, or the one that says that it did not.
     #[inline]
-    fn put_new(&mut self, column: usize, difference: u64, tokens: usize, new: u8, wide: u8) {
+    fn put_new(&mut self, column: usize, difference: u64, new: u8, wide: u8) -> u8 {
         let units = fold((difference.cast_signed() >> 4).cast_unsigned());
-        if difference & 15 == 0 && units < 1 << 24 {
-            self.columns.bytes[tokens].push(new);
-            let [a, b, c, ..] = units.to_le_bytes();
-            self.columns.bytes[column].push(a);
-            self.columns.bytes[column + 1].push(b);
-            self.columns.bytes[column + 2].push(c);
+        let bytes = &mut self.draft.rare.bytes;
+        if difference.trailing_zeros() >= 4 && units < 1 << 24 {
+            for (column, byte) in (column..).zip(&units.to_le_bytes()[..3]) {
+                bytes[column].push(*byte);
+            }
+            new
         } else {
-            self.columns.bytes[tokens].push(wide);
-            put(&mut self.columns.bytes[column::NEW_WIDE], fold(difference));
+            put(&mut bytes[column::NEW_WIDE], fold(difference));
+            wide
         }
     }
 
@@ -360,13 +328,13 @@ impl Encoder {
     fn put_alloc(&mut self, addr: u64, size: u64, realloc: bool) {
         let thread = self.thread;
         if addr == 0 {
-            self.columns.bytes[column::ALLOC].push(alloc::NULL);
+            self.draft.allocs.push(alloc::NULL);
             return;
         }
         let lane = self.model.lane(thread);
         if realloc && lane.old == addr {
             let freed = lane.freed;
-            self.columns.bytes[column::ALLOC].push(alloc::OLD);
+            self.draft.allocs.push(alloc::OLD);
             let number = if self.model.addr(usize::from(freed)) == Some(addr) {
                 self.model.reuse(freed, size)
             } else {
@@ -378,24 +346,25 @@ impl Encoder {
         let top = lane.top;
         let front = self.model.front(thread, size);
         let number = if self.model.addr(usize::from(front)) == Some(addr) {
-            self.columns.bytes[column::ALLOC].push(alloc::FRONT);
+            self.draft.allocs.push(alloc::FRONT);
             self.model.reuse(front, size)
         } else if addr == top {
-            self.columns.bytes[column::ALLOC].push(alloc::TOP);
+            self.draft.allocs.push(alloc::TOP);
             self.model.fresh(thread, addr, size)
         } else if addr == self.model.next_slot(thread, size) {
-            self.columns.bytes[column::ALLOC].push(alloc::SLOT);
+            self.draft.allocs.push(alloc::SLOT);
             self.model.fresh(thread, addr, size)
         } else {
             let unknown = self.model.front_unknown(thread);
             if self.model.addr(usize::from(unknown)) == Some(addr) {
-                self.columns.bytes[column::ALLOC].push(alloc::UNKNOWN_FRONT);
+                self.draft.allocs.push(alloc::UNKNOWN_FRONT);
                 self.model.reuse(unknown, size)
             } else if let Some(number) = self.known.find(addr, &self.model) {
                 self.put_earlier(front, number);
                 self.model.reuse(number, size)
             } else {
-                self.put_new(column::ALLOC_NEW, addr.wrapping_sub(top), column::ALLOC, alloc::NEW, alloc::WIDE);
+                let token = self.put_new(column::ALLOC_NEW, addr.wrapping_sub(top), alloc::NEW, alloc::WIDE);
+                self.draft.allocs.push(token);
                 self.model.fresh(thread, addr, size)
             }
         };
@@ -412,16 +381,16 @@ impl Encoder {
                 break;
             }
             if behind == number {
-                self.columns.bytes[column::ALLOC].push(alloc::BEHIND + depth as u8);
+                self.draft.allocs.push(alloc::BEHIND + depth as u8);
                 return;
             }
         }
         let distance = self.distance(number);
         if distance <= alloc::NEAREST {
-            self.columns.bytes[column::ALLOC].push(alloc::NEAR + (distance - 1) as u8);
+            self.draft.allocs.push(alloc::NEAR + (distance - 1) as u8);
         } else {
-            self.columns.bytes[column::ALLOC].push(alloc::FAR);
-            self.put_pair(column::FAR, distance as u16);
+            self.draft.allocs.push(alloc::FAR);
+            self.draft.far.push(distance as u16);
         }
     }
 
@@ -429,24 +398,25 @@ impl Encoder {
     fn put_free(&mut self, addr: u64) {
         let thread = self.thread;
         if addr == 0 {
-            self.columns.bytes[column::FREE].push(free::NULL);
+            self.draft.frees.push(free::NULL);
             return;
         }
         if let Some(number) = self.known.find(addr, &self.model) {
             let steps = i32::from(number) - i32::from(self.model.lane(thread).freed);
             let distance = self.distance(number);
             if (-free::STEPS..free::STEPS).contains(&steps) {
-                self.columns.bytes[column::FREE].push((steps + free::STEPS) as u8);
+                self.draft.frees.push((steps + free::STEPS).cast_unsigned() as u8);
             } else if distance <= free::NEAREST {
-                self.columns.bytes[column::FREE].push(free::NEAR + (distance - 1) as u8);
+                self.draft.frees.push(free::NEAR + (distance - 1) as u8);
             } else {
-                self.columns.bytes[column::FREE].push(free::FAR);
-                self.put_pair(column::FAR, distance as u16);
+                self.draft.frees.push(free::FAR);
+                self.draft.far.push(distance as u16);
             }
             self.model.free(thread, number);
         } else {
             let difference = addr.wrapping_sub(self.model.lane(thread).freed_addr);
-            self.put_new(column::FREE_NEW, difference, column::FREE, free::NEW, free::WIDE);
+            let token = self.put_new(column::FREE_NEW, difference, free::NEW, free::WIDE);
+            self.draft.frees.push(token);
             let number = self.model.free_unknown(thread, addr);
             self.known.insert(addr, number);
         }
@@ -481,8 +451,8 @@ impl Encoder {
             // Those of the allocator never get here.
             Op::Alloc { .. } | Op::Free { .. } | Op::ReallocBegin { .. } | Op::ReallocEnd { .. } => return,
         };
-        self.put_call(Call { kind: kind as u8, ..Call::default() });
-        let out = &mut self.columns.bytes[column::OTHER];
+        self.put_call(kind, Call::other(kind));
+        let out = &mut self.draft.rare.bytes[column::OTHER];
         if let Some(addr) = addr {
             put(out, fold(addr.wrapping_sub(self.other_addr)));
             self.other_addr = addr;

@@ -33,3 +33,6 @@ pub use items::{Item, Items};
 pub use notes::End;
 pub use reader::{Damage, EventsChunk, Reader, Verification};
 pub use writer::{Status, Summary, Writer};
+
+#[cfg(test)]
+mod tests;

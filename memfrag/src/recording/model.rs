@@ -5,8 +5,6 @@
 //! The guesses only shorten the file. Both sides make them from what the chunk has said so far, so that a wrong
 //! guess, a strange allocator or a senseless stream of events cost bytes and never correctness.
 
-use super::chunk::MAX_EVENTS;
-
 /// No block.
 pub(super) const NONE: u16 = u16::MAX;
 /// Size classes; the last one takes everything larger, the first one blocks of unknown size.
@@ -75,9 +73,8 @@ impl Lane {
 /// The state.
 #[derive(Debug)]
 pub(super) struct Model {
-    blocks: Box<[Block]>,
-    count: usize,
-    lanes: Box<[Lane; LANES]>,
+    blocks: Vec<Block>,
+    lanes: Box<[Lane]>,
 }
 
 /// Bytes that glibc takes for a request, which the other allocators' classes resemble well enough.
@@ -95,26 +92,25 @@ const fn class(footprint: u64) -> u8 {
 
 impl Model {
     pub(super) fn new() -> Self {
-        let block = Block { addr: 0, next: NONE, class: 0, place: Place::Live };
-        Self { blocks: vec![block; MAX_EVENTS].into_boxed_slice(), count: 0, lanes: Box::new([Lane::NEW; LANES]) }
+        Self { blocks: Vec::new(), lanes: vec![Lane::NEW; LANES].into_boxed_slice() }
     }
 
     /// Forgets everything: each chunk is read without the others.
     pub(super) fn reset(&mut self) {
-        self.count = 0;
+        self.blocks.clear();
         self.lanes.fill(Lane::NEW);
     }
 
     /// How many blocks have been named.
     #[inline]
     pub(super) const fn count(&self) -> usize {
-        self.count
+        self.blocks.len()
     }
 
     /// The address of a block, if there is one of that number.
     #[inline]
     pub(super) fn addr(&self, number: usize) -> Option<u64> {
-        self.blocks[..self.count].get(number).map(|block| block.addr)
+        self.blocks.get(number).map(|block| block.addr)
     }
 
     /// What is known of the thread of this number.
@@ -123,13 +119,12 @@ impl Model {
         &mut self.lanes[usize::from(thread) % LANES]
     }
 
-    /// Names a new block. There are never more than events.
+    /// Names a new block. An event names one at most, so that the numbers of a chunk fit.
     #[inline]
     fn add(&mut self, addr: u64, class: u8) -> u16 {
-        let number = self.count;
-        self.blocks[number] = Block { addr, next: NONE, class, place: Place::Live };
-        self.count += 1;
-        number as u16
+        let number = self.blocks.len() as u16;
+        self.blocks.push(Block { addr, next: NONE, class, place: Place::Live });
+        number
     }
 
     /// The free block at the front of the list for `size`.

@@ -79,6 +79,8 @@ fn put_optional(out: &mut Vec<u8>, value: Option<u32>) {
     put(out, value.map_or(0, |value| u64::from(value) + 1));
 }
 
+/// What [`put_optional`] wrote; the outer `None` means damage.
+#[allow(clippy::option_option, reason = "damage and absence are two things")]
 fn optional(input: &mut Input<'_>) -> Option<Option<u32>> {
     match input.varint()?.checked_sub(1) {
         None => Some(None),

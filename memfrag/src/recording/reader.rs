@@ -262,24 +262,22 @@ impl Reader {
 
     /// Goes from chunk to chunk; where there is none, looks for the next one.
     fn scan(&mut self, first: u64) -> io::Result<()> {
+        let mut window = Window::new();
         let mut at = first;
         while at < self.length {
-            let mut bytes = [0; HEADER];
-            let got = read_up_to(&self.file, &mut bytes, at)?;
-            let header = if got == HEADER { ChunkHeader::decode(&bytes) } else { None };
+            let header = window.at(&self.file, at, HEADER)?.first_chunk().and_then(ChunkHeader::decode);
             if let Some(header) = header.filter(|header| at + header.length() <= self.length) {
                 let entry = Entry { offset: at, header };
                 at += header.length();
                 if header.kind == kind::INDEX {
-                    // Where chunks before it are damaged the index tells how many events they had, but those that
-                    // follow tell as much; what counts is that it is there and whole.
+                    // The chunks tell the same; what counts is that it is there and whole.
                     self.complete |= self.index_is_whole(&entry);
                 } else {
                     self.chunks.push(entry);
                 }
                 continue;
             }
-            let next = self.find_magic(at + 1)?;
+            let next = window.find(&self.file, at + 1)?;
             let skipped = next.unwrap_or(self.length) - at;
             if next.is_some() {
                 self.damage.chunks += 1;
@@ -303,22 +301,54 @@ impl Reader {
             && self.file.read_exact_at(&mut trailer, at).is_ok()
             && index::find(&trailer, 0, self.length).is_some()
     }
+}
+
+/// The part of the file that a scan is looking at. It is read once, however often the scan starts anew within it.
+struct Window {
+    bytes: Vec<u8>,
+    start: u64,
+    length: usize,
+}
+
+impl Window {
+    /// Bytes read at once when looking for something. Going from header to header takes much less.
+    const SEARCH: usize = 256 << 10;
+
+    const fn new() -> Self {
+        Self { bytes: Vec::new(), start: 0, length: 0 }
+    }
+
+    /// The bytes from `at` on, at least `wanted` of them unless the file ends before.
+    fn at(&mut self, file: &File, at: u64, wanted: usize) -> io::Result<&[u8]> {
+        let inside = at.checked_sub(self.start).filter(|&skip| skip + wanted as u64 <= self.length as u64);
+        let skip = if let Some(skip) = inside {
+            skip as usize
+        } else {
+            self.bytes.resize(self.bytes.len().max(wanted), 0);
+            self.start = at;
+            self.length = read_up_to(file, &mut self.bytes[..wanted], at)?;
+            0
+        };
+        Ok(&self.bytes[skip..self.length])
+    }
 
     /// Where the next chunk may begin, from `from` on.
-    fn find_magic(&self, from: u64) -> io::Result<Option<u64>> {
-        let mut block = vec![0; 256 << 10];
+    fn find(&mut self, file: &File, from: u64) -> io::Result<Option<u64>> {
         let mut at = from;
-        while at < self.length {
-            let got = read_up_to(&self.file, &mut block, at)?;
-            if got < MAGIC.len() {
-                break;
-            }
-            if let Some(place) = block[..got].windows(MAGIC.len()).position(|window| window == MAGIC) {
+        loop {
+            // What is left of the window first, then the next stretch.
+            let held = (self.start + self.length as u64).saturating_sub(at) as usize;
+            let wanted = if held >= HEADER && at >= self.start { held } else { Self::SEARCH };
+            let bytes = self.at(file, at, wanted)?;
+            if let Some(place) = bytes.windows(MAGIC.len()).position(|bytes| bytes == MAGIC) {
                 return Ok(Some(at + place as u64));
             }
-            at += (got - MAGIC.len() + 1) as u64;
+            let length = bytes.len();
+            if length < wanted || length < MAGIC.len() {
+                return Ok(None);
+            }
+            at += (length - MAGIC.len() + 1) as u64;
         }
-        Ok(None)
     }
 }
 

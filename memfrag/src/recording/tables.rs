@@ -9,17 +9,35 @@ use std::collections::HashMap;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Call {
     /// Return address.
-    pub(super) site: u64,
-    /// Number of a recorded stack.
-    pub(super) stack: u32,
-    /// A [`Kind`].
-    pub(super) kind: u8,
-    /// A [`Function`], 0 for kinds that have none.
-    pub(super) function: u8,
-    /// Base-2 logarithm of the alignment.
-    pub(super) align_log2: u8,
-    /// 1 where a size is recorded with each event. Only frees may do without, when theirs is 0.
-    pub(super) sized: u8,
+    site: u64,
+    /// Kind, function, alignment, whether sized, and the stack, from the lowest byte up: two words compare quickly.
+    what: u64,
+}
+
+impl Call {
+    /// The call of an allocator function. `sized` tells whether a size is recorded with each event; only frees may
+    /// do without, when theirs is 0.
+    #[inline]
+    pub(super) const fn new(
+        kind: Kind,
+        function: Function,
+        align_log2: u8,
+        sized: bool,
+        site: u64,
+        stack: u32,
+    ) -> Self {
+        let what = kind as u64 | (function as u64) << 8 | (align_log2 as u64) << 16 | (sized as u64) << 24;
+        Self { site, what: what | (stack as u64) << 32 }
+    }
+
+    /// What all other events of a kind have in common.
+    pub(super) const fn other(kind: Kind) -> Self {
+        Self { site: 0, what: kind as u64 }
+    }
+
+    const fn stack(self) -> u32 {
+        (self.what >> 32) as u32
+    }
 }
 
 /// A call and what was seen of it last.
@@ -60,9 +78,7 @@ impl CallTable {
     /// The call's number, a new one if it has none.
     #[inline]
     pub(super) fn number(&mut self, call: Call) -> u16 {
-        let what = u64::from(u32::from_le_bytes([call.kind, call.function, call.align_log2, call.sized]));
-        let mixed = (call.site ^ what.rotate_left(40) ^ u64::from(call.stack).rotate_left(20))
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (call.site ^ call.what.rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut at = (mixed >> (64 - SLOTS_LOG2)) as usize;
         loop {
             let slot = self.slots[at];
@@ -132,10 +148,10 @@ pub(super) fn encode(threads: &ThreadTable, calls: &CallTable, out: &mut Vec<u8>
     put(out, calls.entries.len() as u64);
     let (mut site, mut stack) = (0u64, 0u32);
     for CallEntry { call, .. } in &calls.entries {
-        out.extend([call.kind, call.function, call.align_log2, call.sized]);
+        out.extend((call.what as u32).to_le_bytes());
         put(out, fold(call.site.wrapping_sub(site)));
-        put(out, fold(u64::from(call.stack).wrapping_sub(u64::from(stack))));
-        (site, stack) = (call.site, call.stack);
+        put(out, fold(u64::from(call.stack()).wrapping_sub(u64::from(stack))));
+        (site, stack) = (call.site, call.stack());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::background::{Job, Output, Shared};
 use super::chunk::{ChunkHeader, kind};
-use super::columns::Columns;
+use super::columns::Draft;
 use super::encode::Encoder;
 use super::error::RecordingError;
 use super::header::Header;
@@ -73,7 +73,7 @@ pub struct Writer {
     waiting_since: Option<u64>,
     shared: Arc<Shared>,
     jobs: Option<SyncSender<Job>>,
-    empty: Receiver<Columns>,
+    empty: Receiver<Draft>,
     worker: Option<JoinHandle<Output>>,
 }
 
@@ -94,7 +94,8 @@ impl Writer {
         let start = header.encode(path)?;
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(error("create"))?;
-        give_to_caller_of_sudo(&file).map_err(error("give to the user behind sudo the file"))?;
+        // Some file systems know no owners; a recording that is root's is better than none.
+        let _ = give_to_caller_of_sudo(&file);
         file.append(&start).map_err(error("write the header of"))?;
         Self::with_store(Box::new(file), path, start.len() as u64).map_err(error("start writing"))
     }
@@ -156,8 +157,8 @@ impl Writer {
         self.flush_notes();
         if self.encoder.len() > 0 {
             let first = self.given - self.encoder.len() as u64;
-            let columns = self.empty.try_recv().unwrap_or_else(|_| Columns::new());
-            let sealed = self.encoder.seal(columns, first);
+            let draft = self.empty.try_recv().unwrap_or_else(|_| Draft::new());
+            let sealed = self.encoder.seal(draft, first);
             self.send(Job::Events(Box::new(sealed)));
         }
     }
@@ -256,7 +257,9 @@ impl Sink for Writer {
         let mut rest = events;
         while !rest.is_empty() {
             let (now, later) = rest.split_at(rest.len().min(self.encoder.room()));
-            now.iter().for_each(|event| self.encoder.push(event));
+            for event in now {
+                self.encoder.push(event);
+            }
             self.given += now.len() as u64;
             if self.encoder.room() == 0 {
                 self.flush();

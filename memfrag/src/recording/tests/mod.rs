@@ -1,0 +1,9 @@
+//! Recordings written, damaged in every way, and read back.
+
+mod damage;
+mod disk;
+mod golden;
+mod hostile;
+mod order;
+mod round_trip;
+mod samples;
