@@ -26,7 +26,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             println!("{}", compile(true)?.display());
             Ok(())
         }
-        _ => bail!("usage: cargo xtask ebpf [--check | --log]\n  --log builds an object that tells every decision; run memfrag with MEMFRAG_BPF_OBJECT=<the printed path>"),
+        _ => bail!(
+            "usage: cargo xtask ebpf [--check | --log]\n  --log builds an object that tells every decision; run memfrag with MEMFRAG_BPF_OBJECT=<the printed path>"
+        ),
     }
 }
 
@@ -43,8 +45,14 @@ pub(crate) fn check() -> Result<()> {
             _ => bail!("{}: unknown line {line:?}", digest_path().display()),
         }
     }
-    ensure!(bytes == hex(&Sha256::digest(&object)), "the committed BPF object is not the one that its digest names; run `cargo xtask ebpf`");
-    ensure!(sources == digest_of_sources()?, "the BPF sources have changed since the object was built; run `cargo xtask ebpf` and commit the result");
+    ensure!(
+        bytes == hex(&Sha256::digest(&object)),
+        "the committed BPF object is not the one that its digest names; run `cargo xtask ebpf`"
+    );
+    ensure!(
+        sources == digest_of_sources()?,
+        "the BPF sources have changed since the object was built; run `cargo xtask ebpf` and commit the result"
+    );
     match tool_versions() {
         Ok(here) if here == tools => {
             let built = fs::read(compile(false)?)?;
@@ -79,7 +87,9 @@ fn compile(log: bool) -> Result<PathBuf> {
     let sysroot = text_of(Command::new(&rustc).args(["--print", "sysroot"]))?;
     let home = std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")))?;
     let mut flags: Vec<String> = CODEGEN.iter().map(ToString::to_string).collect();
-    for (from, to) in [(root.to_str().context("the project's path is not UTF-8")?, "."), (&home, "cargo"), (sysroot.trim(), "rust")] {
+    for (from, to) in
+        [(root.to_str().context("the project's path is not UTF-8")?, "."), (&home, "cargo"), (sysroot.trim(), "rust")]
+    {
         flags.push(format!("--remap-path-prefix={from}={to}"));
     }
     let target_dir = root.join("target/ebpf");
@@ -106,8 +116,10 @@ fn compile(log: bool) -> Result<PathBuf> {
 /// The compiler that has the core library of the BPF target: Debian's, or the one that `MEMFRAG_BPF_RUSTC` names.
 fn bpf_rustc() -> Result<PathBuf> {
     let rustc = std::env::var_os("MEMFRAG_BPF_RUSTC").map_or_else(|| PathBuf::from("/usr/bin/rustc"), PathBuf::from);
-    let libraries = text_of(Command::new(&rustc).args(["--print", "target-libdir", "--target", TARGET]))
-        .with_context(|| format!("no compiler for the BPF target ({}); `{HOW_TO_INSTALL}` installs it", rustc.display()))?;
+    let libraries =
+        text_of(Command::new(&rustc).args(["--print", "target-libdir", "--target", TARGET])).with_context(|| {
+            format!("no compiler for the BPF target ({}); `{HOW_TO_INSTALL}` installs it", rustc.display())
+        })?;
     ensure!(
         Path::new(libraries.trim()).is_dir(),
         "{} has no core library for {TARGET}; `{HOW_TO_INSTALL}` installs it",
@@ -124,7 +136,8 @@ fn tool_versions() -> Result<String> {
 }
 
 fn text_of(command: &mut Command) -> Result<String> {
-    let output = command.stderr(std::process::Stdio::inherit()).output().with_context(|| format!("running {command:?}"))?;
+    let output =
+        command.stderr(std::process::Stdio::inherit()).output().with_context(|| format!("running {command:?}"))?;
     ensure!(output.status.success(), "{command:?} ended with {}", output.status);
     Ok(String::from_utf8(output.stdout)?)
 }
