@@ -275,7 +275,7 @@ fn a_recording_of_a_newer_version() -> Result<()> {
     let version = u32::from_le_bytes(bytes[8..12].try_into()?);
     bytes[8..12].copy_from_slice(&(version + 1).to_le_bytes());
     std::fs::write(&file, bytes)?;
-    report_fails(&file, &[&["version"], &["newer", "update", "upgrade"]])
+    report_fails(&file, &[&["version", "format"], &["newer", "update", "upgrade"]])
 }
 
 fn no_such_recording() -> Result<()> {
