@@ -45,7 +45,7 @@ fn redis_ten_times_under_load() -> Result<()> {
             attached(server.pid(), &recording, &["--duration", "1s"])?.wait(Duration::from_secs(30))?
         };
         ensure!(ended.code() == 0, "round {round}: status {}; it wrote:\n{}", ended.code(), ended.stderr);
-        text_restored(server.pid(), Duration::from_secs(1))?;
+        text_restored(server.pid(), Duration::from_secs(10))?;
         ensure!(load.alive()?, "round {round}: redis-benchmark gave up: {}", load.stderr()?);
         drop(load);
         ensure!(server.alive()?, "round {round}: redis has died: {}", server.stderr()?);
@@ -145,7 +145,7 @@ fn several_processes() -> Result<()> {
     wanted.sort_unstable();
     ensure!(seen == wanted, "recorded processes {seen:?} instead of {wanted:?}");
     for service in [one, two, third] {
-        text_restored(service.running.pid(), Duration::from_secs(1))?;
+        text_restored(service.running.pid(), Duration::from_secs(10))?;
         service.end()?;
     }
     Ok(())

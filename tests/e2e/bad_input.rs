@@ -87,7 +87,7 @@ fn a_kernel_thread() -> Result<()> {
     };
     let dir = place::scratch()?;
     let ended = process::run(&mut attach(&dir.path().join("r.mfrag"), pid, &[])?)?;
-    explains(&ended, OWN_FAILURE, &[&[&pid.to_string()], &["kernel thread"]])
+    explains(&ended, OWN_FAILURE, &[&[&pid.to_string()], &["kernel thread", "thread of the kernel"]])
 }
 
 /// The command as the user nobody, with no rights.
@@ -144,17 +144,24 @@ fn built(name: &str, words: &[&str]) -> Result<Command> {
     Ok(Command::new(place::compile("static", name, words)?))
 }
 
-/// What nobody can trace is run all the same, and it is said that it was not traced.
-fn runs_untraced(backend: Backend, target: &mut Command, words: &[&[&str]]) -> Result<()> {
+/// What cannot be traced is either run as it is, with a word that it is not traced, or not run at all, with the
+/// status of a failure. In both cases the message says why.
+fn runs_or_refuses(backend: Backend, target: &mut Command, words: &[&[&str]]) -> Result<()> {
     let dir = place::scratch()?;
     let bare = process::run(target)?.success()?;
     let ended = process::run(&mut trace(backend, &dir.path().join("r.mfrag"), target)?)?;
-    ensure!(ended.stdout == bare.stdout, "it wrote {:?} instead of {:?}", ended.text(), bare.text());
-    explains(&ended, 0, words)
+    let refused = ended.code() == OWN_FAILURE;
+    let expected = if refused { &[][..] } else { &bare.stdout };
+    ensure!(ended.stdout == expected, "status {}, and it wrote {:?}", ended.code(), ended.text());
+    explains(&ended, if refused { OWN_FAILURE } else { 0 }, words)
 }
 
 fn a_static_program_without_symbols(backend: Backend) -> Result<()> {
-    runs_untraced(backend, &mut built("static-stripped", &["-static", "-s"])?, &[&["static", "symbol", "no allocator"]])
+    runs_or_refuses(
+        backend,
+        &mut built("static-stripped", &["-static", "-s"])?,
+        &[&["static", "symbol", "no allocator"]],
+    )
 }
 
 fn program_of_32_bits() -> Result<Command> {
@@ -165,7 +172,7 @@ fn program_of_32_bits() -> Result<Command> {
 }
 
 fn a_32_bit_program(backend: Backend) -> Result<()> {
-    runs_untraced(backend, &mut program_of_32_bits()?, &[&["32-bit", "32 bit", "i386"]])
+    runs_or_refuses(backend, &mut program_of_32_bits()?, &[&["32-bit", "32 bit", "i386"]])
 }
 
 /// Attaching to what cannot be traced is an error.
@@ -259,7 +266,8 @@ fn not_a_recording() -> Result<()> {
 fn a_recording_of_a_newer_version() -> Result<()> {
     let dir = place::scratch()?;
     let file = dir.path().join("r.mfrag");
-    let (ended, _) = traced(Backend::Preload, &file, &Command::new("true"))?;
+    let mut target = Command::new(place::program("exits_by")?);
+    let (ended, _) = traced(Backend::Preload, &file, target.args(["status", "0"]))?;
     ensure!(ended.code() == 0, "{ended:?}");
     let mut bytes = std::fs::read(&file)?;
     // The version follows the eight bytes of magic.
@@ -267,7 +275,7 @@ fn a_recording_of_a_newer_version() -> Result<()> {
     let version = u32::from_le_bytes(bytes[8..12].try_into()?);
     bytes[8..12].copy_from_slice(&(version + 1).to_le_bytes());
     std::fs::write(&file, bytes)?;
-    report_fails(&file, &[&["version"], &["newer", "update", "upgrade"]])
+    report_fails(&file, &[&["version", "format"], &["newer", "update", "upgrade"]])
 }
 
 fn no_such_recording() -> Result<()> {
@@ -276,11 +284,13 @@ fn no_such_recording() -> Result<()> {
 }
 
 fn words_that_do_not_fit_together() -> Result<()> {
+    // A process that there is and that may be traced: this one.
+    let own = std::process::id().to_string();
     let cases: [(&[&str], &[&[&str]]); 5] = [
         (&["trace"], &[&["--pid"]]),
         (&["trace", "--pid", "1", "--", "true"], &[&["--pid"]]),
         (&["trace", "--pid", "many"], &[&["many"]]),
-        (&["trace", "--backend", "preload", "--pid", "1"], &[&["preload"], &["ebpf", "command", "launch"]]),
+        (&["trace", "--backend", "preload", "--pid", &own], &[&["preload"], &["ebpf", "command", "launch"]]),
         (&["trace", "--backend", "magic", "--", "true"], &[&["magic"], &["ebpf"]]),
     ];
     for (words, said) in cases {

@@ -167,10 +167,11 @@ pub fn compare(books: &[Book], events: &[Event]) -> Result<Agreement> {
     let own = |pid: u32, site: u64| texts.get(&pid).is_some_and(|texts| texts.iter().any(|text| text.contains(&site)));
     let found = calls(events, own)?;
     let mut agreement = Agreement { threads: expected.len(), ..Agreement::default() };
+    let mut unbooked = HashSet::new();
     for (thread, entries) in &expected {
         let none = Vec::new();
         let calls = found.get(thread).unwrap_or(&none);
-        same_calls(entries, calls, &mut agreement)
+        same_calls(entries, calls, &mut agreement, &mut unbooked)
             .with_context(|| format!("process {}, thread {}", thread.0, thread.1))?;
     }
     if let Some(thread) = found.keys().find(|thread| !expected.contains_key(thread)) {
@@ -183,16 +184,22 @@ pub fn compare(books: &[Book], events: &[Event]) -> Result<Agreement> {
         oracle.contradictions.len(),
         oracle.contradictions[..oracle.contradictions.len().min(5)].join("\n")
     );
-    same_blocks(books, &oracle, own)?;
+    same_blocks(books, &oracle, unbooked, own)?;
     Ok(agreement)
 }
 
-fn same_calls(entries: &[Entry], calls: &[Call], agreement: &mut Agreement) -> Result<()> {
+/// Goes through one thread's calls; blocks that only the recording knows, as the program left the call by a jump, are
+/// added to `unbooked`.
+fn same_calls(entries: &[Entry], calls: &[Call], agreement: &mut Agreement, unbooked: &mut HashSet<u64>) -> Result<()> {
     let mut next = calls.iter().peekable();
     for (number, entry) in entries.iter().enumerate() {
         if entry.flags & ABANDONED != 0 {
             agreement.abandoned += 1;
-            next.next_if(|call| call.function == folded(entry.function) && inputs_agree(entry, call));
+            if let Some(call) =
+                next.next_if(|call| call.function == folded(entry.function) && inputs_agree(entry, call))
+            {
+                unbooked.insert(call.output);
+            }
             continue;
         }
         if entry.flags & MAYBE_UNSEEN != 0 {
@@ -228,7 +235,12 @@ fn inputs_agree(entry: &Entry, call: &Call) -> bool {
 
 /// The program's own blocks that are alive at the end, by the books and by the recording. For processes that began
 /// with an empty heap: what a child has from its parent is in no book of its own.
-fn same_blocks(books: &[Book], oracle: &Oracle, own: impl Fn(u32, u64) -> bool) -> Result<()> {
+fn same_blocks(
+    books: &[Book],
+    oracle: &Oracle,
+    mut unsure: HashSet<u64>,
+    own: impl Fn(u32, u64) -> bool,
+) -> Result<()> {
     let Some(first) = books.iter().find(|book| book.thread.0 == book.thread.1 && is_root_of(books, book)) else {
         bail!("no book of a first thread");
     };
@@ -236,7 +248,6 @@ fn same_blocks(books: &[Book], oracle: &Oracle, own: impl Fn(u32, u64) -> bool) 
     // After exec, only the last program's blocks count.
     let last = books.iter().rfind(|book| book.thread == (pid, pid)).context("no book of the first thread")?;
     let mut count: HashMap<u64, i64> = HashMap::new();
-    let mut unsure = HashSet::new();
     for entry in books.iter().filter(|book| book.thread.0 == pid && book.text == last.text).flat_map(|b| &b.entries) {
         if entry.flags & ABANDONED != 0 {
             unsure.insert(entry.input);
