@@ -8,7 +8,7 @@ use crate::record::{self, Thread};
 use crate::x86_64;
 use crate::{resolve, sys, text};
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use memfrag_common::Kind;
 use memfrag_common::loss::Counter;
@@ -45,6 +45,9 @@ static STATE: AtomicPtr<State> = AtomicPtr::new((&raw const UNBORN).cast_mut());
 /// The session's file, mapped once and inherited.
 static SESSION: AtomicPtr<SessionHeader> = AtomicPtr::new(ptr::null_mut());
 static CLOCK: AtomicU32 = AtomicU32::new(0);
+/// Libc's word that there is one thread only; a byte that says no, where libc has none.
+static ALONE: AtomicPtr<AtomicU8> = AtomicPtr::new((&raw const NEVER_ALONE).cast_mut());
+static NEVER_ALONE: AtomicU8 = AtomicU8::new(0);
 static RING_SLOTS: AtomicU32 = AtomicU32::new(0);
 /// Set once: neither this process nor its children are recorded.
 static FINISHED: AtomicU32 = AtomicU32::new(0);
@@ -61,7 +64,17 @@ pub(crate) fn state() -> &'static State {
 /// The time, in the session's clock.
 #[inline(always)]
 pub(crate) fn stamp() -> u64 {
-    if CLOCK.load(Relaxed) == Clock::Tsc as u32 { x86_64::ticks() } else { monotonic() }
+    if CLOCK.load(Relaxed) != Clock::Tsc as u32 {
+        return monotonic();
+    }
+    if alone() { x86_64::loose_ticks() } else { x86_64::ticks() }
+}
+
+/// Whether libc knows of no other thread.
+#[inline(always)]
+fn alone() -> bool {
+    // SAFETY: a byte of this library, or libc's variable.
+    unsafe { (*ALONE.load(Relaxed)).load(Relaxed) != 0 }
 }
 
 #[cold]
@@ -229,6 +242,10 @@ fn begin(thread: &Thread) -> Option<u64> {
     }
     RING_SLOTS.store(slots, Relaxed);
     CLOCK.store(session.clock.load(Relaxed), Relaxed);
+    let alone = x86_64::single_threaded();
+    if !alone.is_null() {
+        ALONE.store(alone.cast::<AtomicU8>().cast_mut(), Relaxed);
+    }
 
     let born = stamp();
     // Never 0, OFF or the parent's.
