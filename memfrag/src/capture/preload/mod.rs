@@ -251,7 +251,6 @@ impl PreloadSession {
 
     /// One look at everything.
     fn pass(&mut self, sink: &mut dyn Sink) -> io::Result<()> {
-        self.header().heartbeat.store(monotonic(), Relaxed);
         // A store takes no longer to be seen than this: see the module of the ring.
         let slack = self.output.ticker.ticks(Duration::from_micros(20));
         let mut begin = self.output.ticker.now();
@@ -259,6 +258,8 @@ impl PreloadSession {
             std::hint::spin_loop();
             begin = self.output.ticker.now();
         }
+        // After the pass's own stamp: whoever sees this takes a later one.
+        self.header().heartbeat.store(monotonic(), Release);
         let now = Instant::now();
         if self.check.due(now) || self.finishing {
             for image in &mut self.images {
