@@ -124,7 +124,8 @@ impl Sink for Check {
 fn main() -> anyhow::Result<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     let program = arguments.next().context("usage: preload COMMAND ARGUMENT…")?;
-    let mut session = PreloadSession::create()?;
+    let slots = std::env::var("SLOTS").ok().and_then(|slots| slots.parse().ok());
+    let mut session = PreloadSession::with_ring_slots(slots.unwrap_or(memfrag::capture::preload::RING_SLOTS))?;
     let mut child = Command::new(&program).args(arguments).envs(session.env()).spawn().context("cannot launch")?;
     let set = |name: &str| std::env::var_os(name).is_some();
     let mut check = Check { null: set("NULL"), verbose: set("VERBOSE"), ..Check::default() };

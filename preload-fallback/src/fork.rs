@@ -36,6 +36,7 @@ fn around(entry: Entry, real: *mut c_void) -> c_int {
     let before = thread.ring.hold(entry.frame());
     thread.held.set(before == 0);
     let at = stamp();
+    thread.stamps_left.set(0);
     let child = real();
     if child == 0 {
         if !attached(thread) {

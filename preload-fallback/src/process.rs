@@ -9,7 +9,7 @@ use crate::x86_64;
 use crate::{resolve, sys, text};
 use core::ptr;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use memfrag_common::Kind;
 use memfrag_common::loss::Counter;
 use memfrag_common::ring::{RingHeader, Slot};
@@ -30,6 +30,9 @@ pub(crate) struct State {
     cursor: AtomicU32,
 }
 
+/// How many records of an only thread may have the stamp of one before them.
+const STAMPS_SHARED: u64 = 7;
+
 /// The epoch of a process that is not recorded.
 const OFF: u64 = 4;
 
@@ -45,6 +48,10 @@ static STATE: AtomicPtr<State> = AtomicPtr::new((&raw const UNBORN).cast_mut());
 /// The session's file, mapped once and inherited.
 static SESSION: AtomicPtr<SessionHeader> = AtomicPtr::new(ptr::null_mut());
 static CLOCK: AtomicU32 = AtomicU32::new(0);
+/// Libc's word that there is one thread only; a byte that says no, where libc has none, and for good once a second
+/// thread has had a ring: libc may call the first one alone again, when it knows blocks and stamps of the others.
+static ALONE: AtomicPtr<AtomicU8> = AtomicPtr::new((&raw const NEVER_ALONE).cast_mut());
+static NEVER_ALONE: AtomicU8 = AtomicU8::new(0);
 static RING_SLOTS: AtomicU32 = AtomicU32::new(0);
 /// Set once: neither this process nor its children are recorded.
 static FINISHED: AtomicU32 = AtomicU32::new(0);
@@ -58,10 +65,47 @@ pub(crate) fn state() -> &'static State {
     unsafe { &*STATE.load(Relaxed) }
 }
 
+/// A record's stamp.
+///
+/// Where the thread is the only one, nobody's stamps are compared with its own, so it may give a few records the same:
+/// reading the counter is the dearest part of a record. It reads it anew when the daemon has begun another pass, which
+/// is all that the daemon's watermark asks for, and which limits the error to the time between two passes.
+#[inline(always)]
+pub(crate) fn stamp_of(thread: &Thread) -> u64 {
+    if CLOCK.load(Relaxed) != Clock::Tsc as u32 {
+        return monotonic();
+    }
+    if !alone() {
+        return x86_64::ticks();
+    }
+    // SAFETY: the thread has a ring, so the session is mapped, and it is never given back.
+    let beat = unsafe { &*SESSION.load(Relaxed) }.heartbeat.load(Relaxed);
+    let left = thread.stamps_left.get();
+    if left != 0 && beat == thread.beat.get() {
+        thread.stamps_left.set(left - 1);
+        return thread.last_stamp.get();
+    }
+    let now = x86_64::loose_ticks();
+    thread.beat.set(beat);
+    thread.last_stamp.set(now);
+    thread.stamps_left.set(STAMPS_SHARED);
+    now
+}
+
 /// The time, in the session's clock.
 #[inline(always)]
 pub(crate) fn stamp() -> u64 {
-    if CLOCK.load(Relaxed) == Clock::Tsc as u32 { x86_64::ticks() } else { monotonic() }
+    if CLOCK.load(Relaxed) != Clock::Tsc as u32 {
+        return monotonic();
+    }
+    if alone() { x86_64::loose_ticks() } else { x86_64::ticks() }
+}
+
+/// Whether there is no other thread, and never was one that has been recorded.
+#[inline(always)]
+fn alone() -> bool {
+    // SAFETY: a byte of this library, or libc's variable.
+    unsafe { (*ALONE.load(Relaxed)).load(Relaxed) != 0 }
 }
 
 #[cold]
@@ -229,6 +273,10 @@ fn begin(thread: &Thread) -> Option<u64> {
     }
     RING_SLOTS.store(slots, Relaxed);
     CLOCK.store(session.clock.load(Relaxed), Relaxed);
+    let alone = x86_64::single_threaded();
+    if !alone.is_null() {
+        ALONE.store(alone.cast::<AtomicU8>().cast_mut(), Relaxed);
+    }
 
     let born = stamp();
     // Never 0, OFF or the parent's.
@@ -343,11 +391,15 @@ fn take_ring(thread: &Thread, state: &State) -> bool {
 
 fn take(thread: &Thread, header: *const RingHeader, slots: *const Slot, pid: u32, tid: u32, old: u32) {
     let ids = |tid: u32| u64::from(pid) | u64::from(tid) << 32;
+    if old != 0 || header().is_none_or(|process| process.rings.load(Relaxed) != 1) {
+        ALONE.store((&raw const NEVER_ALONE).cast_mut(), Release);
+    }
     // SAFETY: the ring is mapped, has so many slots, and now is this thread's alone.
     unsafe { thread.ring.attach(header, slots, u64::from(RING_SLOTS.load(Relaxed))) };
     thread.ids.set(ids(tid));
     thread.held.set(false);
     thread.impatient.set(false);
+    thread.stamps_left.set(0);
     // Signals are blocked, so any frame will do.
     if old != 0 {
         record::plain(thread, 8, Kind::ThreadExit, 0, 0, ids(old));

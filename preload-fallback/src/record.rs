@@ -21,6 +21,10 @@ pub(crate) struct Thread {
     pub(crate) held: Cell<bool>,
     /// The last wait for room was in vain: the next are short.
     pub(crate) impatient: Cell<bool>,
+    /// Of an only thread: the last stamp, for how many more records it serves, and the daemon's pass then.
+    pub(crate) last_stamp: Cell<u64>,
+    pub(crate) stamps_left: Cell<u64>,
+    pub(crate) beat: Cell<u64>,
     /// The ring's end of this thread.
     pub(crate) ring: Producer,
 }
@@ -73,7 +77,7 @@ pub(crate) fn call(call: Call, entry: Entry) {
         return;
     }
     let fields = [call.addr, call.size, site, thread.ids.get(), tag(call.kind, call.function as u8, call.align_log2)];
-    if let Err(refused) = thread.ring.push(entry.frame(), fields, process::stamp) {
+    if let Err(refused) = thread.ring.push(entry.frame(), fields, || process::stamp_of(thread)) {
         refused_once(thread, entry.frame(), fields, refused);
     }
 }
@@ -89,7 +93,7 @@ fn unattached(thread: &Thread, call: Call, entry: Entry) {
 /// Records something that has no call site. The thread has a ring.
 pub(crate) fn plain(thread: &Thread, frame: u64, kind: Kind, addr: u64, size: u64, ids: u64) {
     let fields = [addr, size, 0, ids, tag(kind, 0, 0)];
-    if let Err(refused) = thread.ring.push(frame, fields, process::stamp) {
+    if let Err(refused) = thread.ring.push(frame, fields, || process::stamp_of(thread)) {
         refused_once(thread, frame, fields, refused);
     }
 }
@@ -115,9 +119,9 @@ fn refused_once(thread: &Thread, frame: u64, fields: [u64; WORDS - 1], refused: 
                 if frame >= state & !7 && !sys::on_alternate_stack() {
                     process::count(Counter::Stale, 1);
                     thread.ring.heal();
-                    thread.ring.push(frame, fields, process::stamp)
+                    thread.ring.push(frame, fields, || process::stamp_of(thread))
                 } else {
-                    thread.ring.push_nested(frame, fields, process::stamp, &Uninterrupted)
+                    thread.ring.push_nested(frame, fields, || process::stamp_of(thread), &Uninterrupted)
                 }
             }
             Refused::Full => {
@@ -125,7 +129,7 @@ fn refused_once(thread: &Thread, frame: u64, fields: [u64; WORDS - 1], refused: 
                     return;
                 }
                 tell_loss(thread, frame);
-                thread.ring.push(frame, fields, process::stamp)
+                thread.ring.push(frame, fields, || process::stamp_of(thread))
             }
         };
         match result {
@@ -142,8 +146,8 @@ fn tell_loss(thread: &Thread, frame: u64) {
         return;
     }
     let fields = [0, lost, 0, thread.ids.get(), tag(Kind::Gap, 0, 0)];
-    let told = match thread.ring.push(frame, fields, process::stamp) {
-        Err(Refused::Busy(_)) => thread.ring.push_nested(frame, fields, process::stamp, &Uninterrupted),
+    let told = match thread.ring.push(frame, fields, || process::stamp_of(thread)) {
+        Err(Refused::Busy(_)) => thread.ring.push_nested(frame, fields, || process::stamp_of(thread), &Uninterrupted),
         other => other,
     };
     if told.is_ok() {

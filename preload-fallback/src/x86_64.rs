@@ -61,6 +61,27 @@ pub(crate) fn ticks() -> u64 {
     high << 32 | low
 }
 
+/// The time stamp counter, read whenever it suits the processor: up to some hundred instructions early. Enough where
+/// no other thread's stamps are to be compared with.
+#[inline(always)]
+pub(crate) fn loose_ticks() -> u64 {
+    let (low, high): (u64, u64);
+    // SAFETY: as in `ticks`.
+    unsafe { asm!("rdtsc", out("rax") low, out("rdx") high, options(nostack)) };
+    high << 32 | low
+}
+
+/// glibc's word that the process has one thread only, null where the C library gives none.
+pub(crate) fn single_threaded() -> *const u8 {
+    let at: *const u8;
+    // SAFETY: reads an entry of the global offset table, 0 where the symbol does not exist.
+    unsafe {
+        asm!(".weak __libc_single_threaded", "mov {at}, qword ptr [rip + __libc_single_threaded@GOTPCREL]",
+             at = out(reg) at, options(pure, readonly, nostack));
+    }
+    at
+}
+
 /// What the dynamic linker tells debuggers, null if it exports nothing of the kind: glibc's `_r_debug`, or what
 /// musl's `_dl_debug_addr` points to.
 pub(crate) fn debug_state() -> *const u8 {

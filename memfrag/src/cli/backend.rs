@@ -59,6 +59,9 @@ pub(super) fn start(args: &TraceArgs, sink: &mut dyn Sink) -> Result<Started> {
         Some(name) => Some(find(name)?),
         None => None,
     };
+    if args.backend == BackendChoice::Preload && program.is_none() {
+        bail!("a running process cannot be given a library: --backend preload works for a command (-- CMD) only");
+    }
     for &pid in &args.pid {
         process::check(pid)?;
     }
@@ -70,10 +73,7 @@ pub(super) fn start(args: &TraceArgs, sink: &mut dyn Sink) -> Result<Started> {
             bail!("cannot use eBPF: {reason:#}{other}")
         }
         (BackendChoice::Ebpf, Ok(()), _) => Backend::Ebpf,
-        (BackendChoice::Preload, _, Some(_)) => Backend::Preload,
-        (BackendChoice::Preload, _, None) => {
-            bail!("a running process cannot be given a library: --backend preload works for a command (-- CMD) only")
-        }
+        (BackendChoice::Preload, _, _) => Backend::Preload,
         (BackendChoice::Auto, Ok(()), _) => {
             notes.push("backend ebpf: probes in the kernel, which may be used here".to_owned());
             Backend::Ebpf

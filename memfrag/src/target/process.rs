@@ -70,7 +70,7 @@ pub enum ProcessError {
         pid: u32,
     },
     /// The kernel runs it; there is no program.
-    #[error("process {pid} ({comm}) is a thread of the kernel and has no heap; choose a program's process")]
+    #[error("process {pid} ({comm}) is a kernel thread and has no heap; choose a program's process")]
     Kernel {
         /// Its id.
         pid: u32,

@@ -70,6 +70,8 @@ pub(crate) struct Image {
     pub(crate) pid: u32,
     /// Parent's process id.
     pub(crate) ppid: u32,
+    /// Start time in clock ticks since boot, 0 when unknown: `exec` keeps it.
+    pub(crate) start_ticks: u64,
     /// How it came to be.
     pub(crate) origin: Origin,
     /// Stamp below all of its own.
@@ -109,6 +111,7 @@ impl Image {
             slots,
             pid,
             ppid: header.ppid.load(Relaxed),
+            start_ticks: header.start_ticks.load(Relaxed),
             origin: if fork { Origin::Fork } else { Origin::Exec },
             born: header.born.load(Relaxed),
             rings: Vec::new(),

@@ -251,7 +251,6 @@ impl PreloadSession {
 
     /// One look at everything.
     fn pass(&mut self, sink: &mut dyn Sink) -> io::Result<()> {
-        self.header().heartbeat.store(monotonic(), Relaxed);
         // A store takes no longer to be seen than this: see the module of the ring.
         let slack = self.output.ticker.ticks(Duration::from_micros(20));
         let mut begin = self.output.ticker.now();
@@ -259,6 +258,8 @@ impl PreloadSession {
             std::hint::spin_loop();
             begin = self.output.ticker.now();
         }
+        // After the pass's own stamp: whoever sees this takes a later one.
+        self.header().heartbeat.store(monotonic(), Release);
         let now = Instant::now();
         if self.check.due(now) || self.finishing {
             for image in &mut self.images {
@@ -311,15 +312,21 @@ impl PreloadSession {
     }
 
     fn add(&mut self, image: Image) {
-        for old in &mut self.images {
-            if old.pid == image.pid && old.born < image.born {
-                old.replaced = true;
-            }
-        }
+        let pid = image.pid;
         self.seen += 1;
         self.images.push(image);
         // Appearances are told in order.
         self.images.sort_by_key(|image| image.born);
+        // Of the images of one process all but the last are gone. An image of the same id that started at another
+        // time was another process, which must have ended.
+        let mut later = self.images.iter_mut().rev().filter(|image| image.pid == pid);
+        if let Some(last) = later.next() {
+            let last = last.start_ticks;
+            for old in later {
+                old.replaced = old.start_ticks == last;
+                old.dead = true;
+            }
+        }
     }
 
     /// Looks how far each ring is. Returns the watermark: no record at or below it can come any more.
