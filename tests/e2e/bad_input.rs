@@ -47,7 +47,7 @@ fn no_such_process() -> Result<()> {
         explains(
             &ended,
             OWN_FAILURE,
-            &[&[&pid.to_string()], &["no process", "no such process", "not exist", "ended"]],
+            &[&[&pid.to_string()], &["no process", "no such process", "not exist", "exited", "ended"]],
         )?;
     }
     Ok(())

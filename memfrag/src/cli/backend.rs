@@ -130,7 +130,14 @@ fn ebpf(args: &TraceArgs, program: Option<PathBuf>, sink: &mut dyn Sink) -> Resu
         let runs = command::program(&path)?;
         let process = Held::new(&args.command, &[]).context("making a process for the command")?;
         let follow = !args.no_follow;
-        capture.attach_command(&runs, follow, process.pid())?;
+        if capture.attach_command(&runs, follow, process.pid())?.is_empty() {
+            notes.push(format!(
+                "{} is not traceable: no allocator was found in it or its libraries, as in a static program without \
+                 symbols, a 32-bit or a Go program; use a build with symbols{}",
+                runs.display(),
+                if follow { "; the processes that it makes are traced" } else { "" }
+            ));
+        }
         capture.trace_process(process.pid(), follow)?;
         if follow {
             notes.push(

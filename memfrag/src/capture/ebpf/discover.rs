@@ -2,9 +2,9 @@
 
 use super::links::{Point, Role};
 use super::{EbpfCapture, Scope};
-use crate::probes::{self, PlanError, ProbePlan, Shape};
-use crate::target::allocator::{self, Allocator, AllocatorKind, Cache};
-use crate::target::library::{Environment, Loader};
+use crate::probes::{self, ProbePlan, Shape};
+use crate::target::allocator::{self, Allocator, Cache};
+use crate::target::library::{Allocators, Environment, Loader};
 use crate::target::process;
 use anyhow::Result;
 use std::collections::HashSet;
@@ -80,29 +80,23 @@ impl EbpfCapture {
         Ok(allocators)
     }
 
-    /// Probes every allocator that a command is going to load, and every one that the machine is known to have, for
-    /// the processes that the command makes. Returns the allocators that the command itself will have, the one that
-    /// its calls bind to first.
+    /// Probes every allocator that a command is going to load and, if its children are followed, every one that the
+    /// machine is known to have. Returns the files that the command itself will load, the one that its calls bind to
+    /// first; none for a program that cannot be traced.
     ///
     /// # Errors
-    /// When the kernel refuses, or the command's program carries an allocator that cannot be found.
-    pub fn attach_command(&mut self, program: &Path, follow: bool, pid: u32) -> Result<Vec<AllocatorKind>> {
+    /// When the program cannot be read, or the kernel refuses.
+    pub fn attach_command(&mut self, program: &Path, follow: bool, pid: u32) -> Result<Vec<PathBuf>> {
         let scope = (self.scope == Scope::Link).then_some(pid);
-        let loader = Loader::new(Environment::own());
-        let closure = loader.closure(program)?;
+        let Allocators { loaded, others, .. } = Loader::new(Environment::own()).allocators(program)?;
         let mut found = Vec::new();
-        for (at, file) in closure.files.iter().enumerate() {
-            match self.attach_file(&file.path, scope) {
-                Ok(Some(kind)) => found.push(kind),
-                Ok(None) => {}
-                Err(error) if at == 0 => return Err(error),
-                Err(_) => {}
+        for file in loaded {
+            if self.attach_file(&file.path, scope)? {
+                found.push(file.path);
             }
         }
-        if follow {
-            for file in loader.known_allocators() {
-                self.attach_file(&file.path, scope)?;
-            }
+        for file in others.into_iter().filter(|_| follow) {
+            self.attach_file(&file.path, scope)?;
         }
         Ok(found)
     }
@@ -124,21 +118,17 @@ impl EbpfCapture {
         Ok(())
     }
 
-    /// Probes a file if it holds an allocator and is not probed yet; tells which one it is.
-    fn attach_file(&mut self, path: &Path, pid: Option<u32>) -> Result<Option<AllocatorKind>> {
-        let plan = match probes::plan(path) {
-            Ok(plan) => plan,
-            Err(error @ PlanError::StaticWithoutSymbols { .. }) => return Err(error.into()),
-            Err(_) => return Ok(None),
-        };
+    /// Probes a file, if it is not probed yet; tells whether it holds an allocator that can be.
+    fn attach_file(&mut self, path: &Path, pid: Option<u32>) -> Result<bool> {
+        let Ok(plan) = probes::plan(path) else { return Ok(false) };
         if plan.is_go {
             // A return probe on a Go stack crashes the program when the stack moves.
-            return Ok(None);
+            return Ok(false);
         }
         if self.discovery.probed.insert(key(&plan.build_id, path, pid)) {
             let points = self.discovery.points(&plan);
             self.attach(&plan.path, &points, pid)?;
         }
-        Ok(Some(plan.allocator))
+        Ok(true)
     }
 }
