@@ -25,24 +25,34 @@ pub(crate) struct Merger {
 }
 
 impl Merger {
-    /// Takes all records with stamps up to `limit` out of the rings, in order. `out` gets each with its stamp, which
-    /// within a ring never decreases.
-    pub(crate) fn release(&mut self, rings: &mut [&mut Ring], limit: u64, mut out: impl FnMut(&[u64; WORDS], u64)) {
+    /// Takes the records with stamps up to `limit` out of the rings, in order, but no more than `most`. `out` gets each
+    /// with its stamp, which within a ring never decreases. Returns how many they were.
+    pub(crate) fn release(
+        &mut self,
+        rings: &mut [&mut Ring],
+        limit: u64,
+        most: u64,
+        mut out: impl FnMut(&[u64; WORDS], u64),
+    ) -> u64 {
+        let mut left = most;
         self.heap.clear();
         for (index, ring) in rings.iter().enumerate() {
             if let Some(key) = next(ring, limit) {
                 self.heap.push(Reverse((key, index)));
             }
         }
-        while let Some(Reverse((_, index))) = self.heap.pop() {
+        while left > 0
+            && let Some(Reverse((_, index))) = self.heap.pop()
+        {
             // As long as this ring is first, there is no need to compare with the others.
             let bound = self.heap.peek().map_or((limit, u8::MAX), |&Reverse((key, _))| key);
             let ring = &mut *rings[index];
-            run(ring, bound, &mut out);
+            left -= run(ring, bound, left, &mut out);
             if let Some(key) = next(ring, limit) {
                 self.heap.push(Reverse((key, index)));
             }
         }
+        most - left
     }
 }
 
@@ -51,10 +61,12 @@ fn next(ring: &Ring, limit: u64) -> Option<Key> {
     (ring.tail < ring.head).then(|| key(&ring.slot(ring.tail).load(), ring.last)).filter(|&(stamp, _)| stamp <= limit)
 }
 
-/// Takes the records up to `bound` out of one ring.
-fn run(ring: &mut Ring, bound: Key, out: &mut impl FnMut(&[u64; WORDS], u64)) {
-    let mut given_back = ring.tail;
-    while ring.tail < ring.head {
+/// Takes the records up to `bound` out of one ring, no more than `most`. Returns how many they were.
+fn run(ring: &mut Ring, bound: Key, most: u64, out: &mut impl FnMut(&[u64; WORDS], u64)) -> u64 {
+    let first = ring.tail;
+    let end = ring.head.min(first.saturating_add(most));
+    let mut given_back = first;
+    while ring.tail < end {
         let words = ring.slot(ring.tail).load();
         let key = key(&words, ring.last);
         if key > bound {
@@ -71,4 +83,5 @@ fn run(ring: &mut Ring, bound: Key, out: &mut impl FnMut(&[u64; WORDS], u64)) {
     if ring.tail != given_back {
         ring.header().release(ring.tail);
     }
+    ring.tail - first
 }

@@ -45,6 +45,11 @@ pub const RING_SLOTS: u32 = 1 << 15;
 /// A thread that has been about to write for so long is stopped, not at work: the others need not wait for it.
 const STOPPED: Duration = Duration::from_secs(1);
 
+/// How long to wait after a pass that found hardly anything, and after one that found nothing: short enough for a ring
+/// not to fill up meanwhile, long enough to leave the processor to the programs.
+const PAUSE: Duration = Duration::from_micros(150);
+const REST: Duration = Duration::from_millis(1);
+
 /// What the library's variable is called.
 const PRELOAD: &str = "LD_PRELOAD";
 
@@ -71,6 +76,10 @@ pub struct PreloadSession {
     merger: Merger,
     /// Ticks at which the last pass began.
     last_pass: u64,
+    /// Records taken out of the rings.
+    taken: u64,
+    /// What the last pass suggests to wait before the next.
+    pause: Duration,
     /// The session's count of processes when the directory was last read.
     processes: u64,
     seen: usize,
@@ -120,6 +129,8 @@ impl PreloadSession {
             output: Output::new(ticker),
             merger: Merger::default(),
             last_pass: ticker.now(),
+            taken: 0,
+            pause: Duration::ZERO,
             processes: 0,
             seen: 0,
             scan: Every::new(Duration::from_millis(100)),
@@ -173,13 +184,15 @@ impl PreloadSession {
         let deadline = Instant::now() + timeout;
         let before = self.output.events;
         loop {
+            let pause = self.pause.min(deadline.saturating_duration_since(Instant::now()));
+            if !pause.is_zero() {
+                std::thread::sleep(pause);
+            }
             self.pass(sink)?;
             let events = self.output.events - before;
-            let left = deadline.saturating_duration_since(Instant::now());
-            if events > 0 || left.is_zero() {
+            if events > 0 || Instant::now() >= deadline {
                 return Ok(Progress { events, running: self.running(), seen: self.seen });
             }
-            std::thread::sleep(left.min(Duration::from_millis(1)));
         }
     }
 
@@ -272,12 +285,32 @@ impl PreloadSession {
             self.processes = processes;
             self.find_images()?;
         }
+        let before = self.taken;
         let watermark = self.observe(begin);
         self.release(watermark, sink);
         self.last_pass = begin;
+        self.pause = self.pause_after(self.taken - before);
         self.retire(sink);
         self.output.flush(sink);
         Ok(())
+    }
+
+    /// How long to wait after a pass that took so many records. What still lies in the rings is as a rule too young
+    /// for its pass, not for the next: only a ring held back by a thread at work is worth no hurry.
+    fn pause_after(&self, taken: u64) -> Duration {
+        let share = u64::from(self.slots) / 8;
+        let waiting = self.images.iter().flat_map(|image| &image.rings).map(|ring| ring.head - ring.tail).max();
+        match (taken, waiting.unwrap_or(0)) {
+            (taken, waiting) if taken >= share || waiting >= share => Duration::ZERO,
+            (0, 0) => REST,
+            _ => PAUSE,
+        }
+    }
+
+    /// How many records one pass takes. The next pass takes none that were made after this one began: were it to
+    /// empty the rings, a program that keeps them full would find the daemon with nothing that it may take.
+    fn share(&self) -> u64 {
+        if self.finishing { u64::MAX } else { (u64::from(self.slots) / 4).max(1024) }
     }
 
     fn find_images(&mut self) -> io::Result<()> {
@@ -367,17 +400,18 @@ impl PreloadSession {
     fn release(&mut self, watermark: u64, sink: &mut dyn Sink) {
         while let Some(index) = self.images.iter().position(|image| !image.announced && image.born <= watermark) {
             let born = self.images[index].born;
-            self.release_records(born.saturating_sub(1), sink);
+            self.release_records(born.saturating_sub(1), u64::MAX, sink);
             self.announce(index, sink);
         }
-        self.release_records(watermark, sink);
+        self.release_records(watermark, self.share(), sink);
     }
 
-    fn release_records(&mut self, limit: u64, sink: &mut dyn Sink) {
+    /// Hands on the records up to `limit`, but no more than `most`.
+    fn release_records(&mut self, limit: u64, most: u64, sink: &mut dyn Sink) {
         let mut rings: Vec<&mut Ring> =
             self.images.iter_mut().flat_map(|image| &mut image.rings).filter(|ring| ring.tail < ring.head).collect();
         let output = &mut self.output;
-        self.merger.release(&mut rings, limit, |words, stamp| output.record(words, stamp, sink));
+        self.taken += self.merger.release(&mut rings, limit, most, |words, stamp| output.record(words, stamp, sink));
     }
 
     /// Tells that an image has appeared.
