@@ -153,6 +153,7 @@ pub enum Op {
 impl Event {
     /// Decodes a record, with its time already made relative to the trace. `None` for a kind or function that this
     /// version does not know; the caller counts it.
+    #[inline]
     pub fn decode(record: &Record, time: u64) -> Option<Self> {
         let r = record;
         let function = || Function::from_u8(r.function);

@@ -56,6 +56,21 @@ pub(super) mod free {
     pub(crate) const NEAREST: usize = (NULL - NEAR) as usize;
 }
 
+/// How many events ahead the memory that an event needs is read.
+const AHEAD: usize = 5;
+
+/// The block that an event is about.
+#[inline]
+const fn block_of(event: &Event) -> Option<u64> {
+    match event.op {
+        Op::Alloc { addr, .. }
+        | Op::Free { addr, .. }
+        | Op::ReallocBegin { old: addr, .. }
+        | Op::ReallocEnd { addr, .. } => Some(addr),
+        _ => None,
+    }
+}
+
 /// Two bytes in the columns of times and sizes that send the reader to the wide column.
 pub(super) const ESCAPE: u64 = 0xffff;
 
@@ -93,6 +108,12 @@ impl Known {
         *pair = [u32::from(self.generation) << 16 | u32::from(number), pair[0]];
     }
 
+    /// What is noted last where `addr` would be.
+    #[inline]
+    fn glance(&self, addr: u64) -> u32 {
+        self.slots[Self::at(addr)][0]
+    }
+
     #[inline]
     fn find(&self, addr: u64, model: &Model) -> Option<u16> {
         let pair = self.slots[Self::at(addr)];
@@ -128,6 +149,8 @@ pub(super) struct Encoder {
     run: u32,
     kinds: [u32; Kind::Gap as usize + 1],
     other_addr: u64,
+    /// Means nothing: it keeps reads ahead of need from being left out.
+    looked_at: u32,
 }
 
 impl Encoder {
@@ -147,6 +170,7 @@ impl Encoder {
             run: 0,
             kinds: [0; Kind::Gap as usize + 1],
             other_addr: 0,
+            looked_at: 0,
         }
     }
 
@@ -165,9 +189,24 @@ impl Encoder {
         self.first_time
     }
 
+    /// Takes events, for which there must be room.
+    pub(super) fn push_all(&mut self, events: &[Event]) {
+        for (at, event) in events.iter().enumerate() {
+            // Each event's own look-ups come one after the other, but those of different events can overlap.
+            if let Some(addr) = events.get(at + 2 * AHEAD).and_then(block_of) {
+                self.looked_at ^= self.known.glance(addr);
+            }
+            if let Some(addr) = events.get(at + AHEAD).and_then(block_of) {
+                let number = self.known.glance(addr) as u16;
+                self.looked_at ^= self.model.addr(usize::from(number)).unwrap_or(0) as u32;
+            }
+            self.push(event);
+        }
+    }
+
     /// Takes one event, for which there must be room.
     #[inline]
-    pub(super) fn push(&mut self, event: &Event) {
+    fn push(&mut self, event: &Event) {
         self.put_thread(event.pid, event.tid);
         self.put_time(event.time);
         self.events += 1;

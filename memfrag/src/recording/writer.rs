@@ -257,9 +257,7 @@ impl Sink for Writer {
         let mut rest = events;
         while !rest.is_empty() {
             let (now, later) = rest.split_at(rest.len().min(self.encoder.room()));
-            for event in now {
-                self.encoder.push(event);
-            }
+            self.encoder.push_all(now);
             self.given += now.len() as u64;
             if self.encoder.room() == 0 {
                 self.flush();

@@ -78,6 +78,8 @@ pub struct PreloadSession {
     last_pass: u64,
     /// Records taken out of the rings.
     taken: u64,
+    /// Passes since one took anything.
+    idle: u32,
     /// What the last pass suggests to wait before the next.
     pause: Duration,
     /// The session's count of processes when the directory was last read.
@@ -130,6 +132,7 @@ impl PreloadSession {
             merger: Merger::default(),
             last_pass: ticker.now(),
             taken: 0,
+            idle: 0,
             pause: Duration::ZERO,
             processes: 0,
             seen: 0,
@@ -289,7 +292,9 @@ impl PreloadSession {
         let watermark = self.observe(begin);
         self.release(watermark, sink);
         self.last_pass = begin;
-        self.pause = self.pause_after(self.taken - before);
+        let taken = self.taken - before;
+        self.idle = if taken == 0 { self.idle.saturating_add(1) } else { 0 };
+        self.pause = self.pause_after(taken);
         self.retire(sink);
         self.output.flush(sink);
         Ok(())
@@ -298,10 +303,10 @@ impl PreloadSession {
     /// How long to wait after a pass that took so many records. What still lies in the rings is as a rule too young
     /// for its pass, not for the next: only a ring held back by a thread at work is worth no hurry.
     fn pause_after(&self, taken: u64) -> Duration {
-        let share = u64::from(self.slots) / 8;
+        let share = self.share() / 2;
         let waiting = self.images.iter().flat_map(|image| &image.rings).map(|ring| ring.head - ring.tail).max();
         match (taken, waiting.unwrap_or(0)) {
-            (taken, waiting) if taken >= share || waiting >= share => Duration::ZERO,
+            (taken, waiting) if taken >= share || (waiting >= share && self.idle < 3) => Duration::ZERO,
             (0, 0) => REST,
             _ => PAUSE,
         }

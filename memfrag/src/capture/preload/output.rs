@@ -7,8 +7,8 @@ use memfrag_common::ring::WORDS;
 use memfrag_common::{Kind, Record};
 use std::collections::HashSet;
 
-/// Events of one batch.
-const BATCH: usize = 4096;
+/// Events of one batch: few enough to stay in the nearest cache until the sink has gone over them.
+const BATCH: usize = 256;
 
 /// Collects events, and what must be known of those before to tell each thing once.
 #[derive(Debug)]
