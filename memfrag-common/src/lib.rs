@@ -12,6 +12,7 @@
 //! | [`ring`] | the preload library's ring: slots in shared memory, one producer, one consumer |
 //! | [`session`] | the other shared memory of a preload session |
 //! | [`loss`] | what is counted when something is not recorded |
+//! | [`prefetch`] | sending for memory before it is needed |
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_op_in_unsafe_fn)]
@@ -20,6 +21,7 @@ pub mod config;
 pub mod event;
 pub mod function;
 pub mod loss;
+pub mod prefetch;
 pub mod record;
 #[cfg(target_has_atomic = "64")]
 pub mod ring;

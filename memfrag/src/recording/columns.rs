@@ -6,6 +6,7 @@
 use super::chunk::{MAX_EVENTS, MAX_PAYLOAD};
 use super::varint::{Input, put};
 use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe::CParameter;
 
 /// The numbers of the columns.
 pub(super) mod column {
@@ -169,8 +170,13 @@ impl Packer {
     /// zstd's fastest level that still codes by frequency: higher ones find little more in columns.
     const LEVEL: i32 = 1;
 
+    /// Shorter repetitions cost a column as much as they save.
+    const SHORTEST_MATCH: u32 = 7;
+
     pub(super) fn new() -> std::io::Result<Self> {
-        Ok(Self { zstd: Compressor::new(Self::LEVEL)?, packed: Vec::new() })
+        let mut zstd = Compressor::new(Self::LEVEL)?;
+        zstd.set_parameter(CParameter::MinMatch(Self::SHORTEST_MATCH))?;
+        Ok(Self { zstd, packed: Vec::new() })
     }
 
     /// Packs one run of bytes behind `out` and says how.

@@ -5,6 +5,7 @@ use super::columns::{Draft, column};
 use super::model::{DEPTH, Model, NONE};
 use super::tables::{self, Call, CallTable, ThreadTable};
 use super::varint::{fold, put};
+use memfrag_common::prefetch::prefetch;
 use memfrag_common::{Event, Kind, Op};
 use std::collections::BTreeMap;
 
@@ -56,8 +57,8 @@ pub(super) mod free {
     pub(crate) const NEAREST: usize = (NULL - NEAR) as usize;
 }
 
-/// How many events ahead the memory that an event needs is read.
-const AHEAD: usize = 5;
+/// How many events ahead the memory that an event needs is sent for: first where its block is noted, then the block.
+const AHEAD: usize = 6;
 
 /// The block that an event is about.
 #[inline]
@@ -108,10 +109,16 @@ impl Known {
         *pair = [u32::from(self.generation) << 16 | u32::from(number), pair[0]];
     }
 
-    /// What is noted last where `addr` would be.
+    /// The number noted last where that of `addr` would be.
     #[inline]
-    fn glance(&self, addr: u64) -> u32 {
-        self.slots[Self::at(addr)][0]
+    fn latest(&self, addr: u64) -> u16 {
+        self.slots[Self::at(addr)][0] as u16
+    }
+
+    /// Sends for what is noted of `addr`.
+    #[inline]
+    fn send_for(&self, addr: u64) {
+        prefetch(&self.slots[Self::at(addr)]);
     }
 
     #[inline]
@@ -149,8 +156,6 @@ pub(super) struct Encoder {
     run: u32,
     kinds: [u32; Kind::Gap as usize + 1],
     other_addr: u64,
-    /// Means nothing: it keeps reads ahead of need from being left out.
-    looked_at: u32,
 }
 
 impl Encoder {
@@ -170,7 +175,6 @@ impl Encoder {
             run: 0,
             kinds: [0; Kind::Gap as usize + 1],
             other_addr: 0,
-            looked_at: 0,
         }
     }
 
@@ -192,15 +196,26 @@ impl Encoder {
     /// Takes events, for which there must be room.
     pub(super) fn push_all(&mut self, events: &[Event]) {
         for (at, event) in events.iter().enumerate() {
-            // Each event's own look-ups come one after the other, but those of different events can overlap.
+            // Each event's own look-ups wait for one another, but those of different events need not.
             if let Some(addr) = events.get(at + 2 * AHEAD).and_then(block_of) {
-                self.looked_at ^= self.known.glance(addr);
+                self.known.send_for(addr);
             }
-            if let Some(addr) = events.get(at + AHEAD).and_then(block_of) {
-                let number = self.known.glance(addr) as u16;
-                self.looked_at ^= self.model.addr(usize::from(number)).unwrap_or(0) as u32;
+            if let Some(later) = events.get(at + AHEAD) {
+                self.send_for_blocks(later);
             }
             self.push(event);
+        }
+    }
+
+    /// Sends for the blocks that an event further on will probably need.
+    #[inline]
+    fn send_for_blocks(&self, event: &Event) {
+        if let Some(addr) = block_of(event) {
+            self.model.send_for(self.known.latest(addr));
+        }
+        if let Op::Alloc { size, .. } = event.op {
+            // Mostly it is the same thread's.
+            self.model.send_for(self.model.head(self.thread, size));
         }
     }
 

@@ -5,6 +5,8 @@
 //! The guesses only shorten the file. Both sides make them from what the chunk has said so far, so that a wrong
 //! guess, a strange allocator or a senseless stream of events cost bytes and never correctness.
 
+use memfrag_common::prefetch::prefetch;
+
 /// No block.
 pub(super) const NONE: u16 = u16::MAX;
 /// Size classes; the last one takes everything larger, the first one blocks of unknown size.
@@ -111,6 +113,20 @@ impl Model {
     #[inline]
     pub(super) fn addr(&self, number: usize) -> Option<u64> {
         self.blocks.get(number).map(|block| block.addr)
+    }
+
+    /// Sends for the block of this number, if there is one.
+    #[inline]
+    pub(super) fn send_for(&self, number: u16) {
+        if let Some(block) = self.blocks.get(usize::from(number)) {
+            prefetch(block);
+        }
+    }
+
+    /// The head of the list for `size`: its front, or a block that is about to be dropped from it.
+    #[inline]
+    pub(super) fn head(&self, thread: u16, size: u64) -> u16 {
+        self.lanes[usize::from(thread) % LANES].heads[usize::from(class(footprint(size)))]
     }
 
     /// What is known of the thread of this number.

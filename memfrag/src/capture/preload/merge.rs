@@ -2,12 +2,16 @@
 
 use super::image::Ring;
 use memfrag_common::Kind;
+use memfrag_common::prefetch::prefetch;
 use memfrag_common::ring::WORDS;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// After so many records a ring's slots are given back, although there is more to read.
 const RELEASE_EVERY: u64 = 2048;
+
+/// How many records ahead of the one at hand memory is sent for.
+const AHEAD: u64 = 16;
 
 /// Where a record stands in the order: its stamp, then whether it makes a block or takes one. At equal stamps what
 /// takes blocks comes first, so that an address is free before it is given out again.
@@ -67,6 +71,8 @@ fn run(ring: &mut Ring, bound: Key, most: u64, out: &mut impl FnMut(&[u64; WORDS
     let end = ring.head.min(first.saturating_add(most));
     let mut given_back = first;
     while ring.tail < end {
+        // Written by another processor; those not yet written are left to it.
+        prefetch(ring.slot((ring.tail + AHEAD).min(end - 1)));
         let words = ring.slot(ring.tail).load();
         let key = key(&words, ring.last);
         if key > bound {
