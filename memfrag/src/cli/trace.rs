@@ -181,7 +181,9 @@ fn summarize(
 ) -> Result<()> {
     let seconds = end as f64 / 1e9;
     let lost = tally.lost();
-    let losses = if lost == 0 { "none lost".to_owned() } else { format!("{lost} LOST") };
+    let summary = if output.is_some() { tally.finish(end, status)? } else { None };
+    let lost = lost + summary.as_ref().map_or(0, |summary| summary.not_recorded);
+    let losses = if lost == 0 { "none lost".to_owned() } else { format!("{} LOST", super::progress::grouped(lost)) };
     say(&format!(
         "{} events of {} in {seconds:.1} s, {losses}",
         super::progress::grouped(tally.events()),
@@ -199,8 +201,7 @@ fn summarize(
     if backend == Backend::Ebpf && tally.events() as f64 / seconds.max(0.1) > 200_000.0 {
         say("at this rate probes are felt: --backend preload costs a launched command several times less");
     }
-    let Some(path) = output else { return Ok(()) };
-    let Some(summary) = tally.finish(end, status)? else { return Ok(()) };
+    let (Some(path), Some(summary)) = (output, summary) else { return Ok(()) };
     let each = summary.bytes as f64 / summary.events.max(1) as f64;
     say(&format!(
         "recorded in {} ({}, {each:.1} bytes an event); see it with: memfrag report {}",
