@@ -391,7 +391,7 @@ fn take_ring(thread: &Thread, state: &State) -> bool {
 
 fn take(thread: &Thread, header: *const RingHeader, slots: *const Slot, pid: u32, tid: u32, old: u32) {
     let ids = |tid: u32| u64::from(pid) | u64::from(tid) << 32;
-    if old != 0 || header().is_none_or(|process| process.rings.load(Relaxed) != 1) {
+    if old != 0 || self::header().is_none_or(|process| process.rings.load(Relaxed) != 1) {
         ALONE.store((&raw const NEVER_ALONE).cast_mut(), Release);
     }
     // SAFETY: the ring is mapped, has so many slots, and now is this thread's alone.
