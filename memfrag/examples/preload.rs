@@ -64,7 +64,13 @@ impl Check {
                     self.error("reallocation ends without beginning", event);
                     return;
                 };
-                let live = if addr != 0 { addr } else if size != 0 { old } else { 0 };
+                let live = if addr != 0 {
+                    addr
+                } else if size != 0 {
+                    old
+                } else {
+                    0
+                };
                 if live != 0 && self.heaps.entry(event.pid).or_default().insert(live, size).is_some() {
                     self.error("reallocated onto a live block", event);
                 }

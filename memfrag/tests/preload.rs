@@ -176,7 +176,9 @@ fn every_function_is_recorded_as_it_was_called() {
                 assert!(addr != 0);
                 format!("{} {size}", function.name())
             }
-            Op::ReallocBegin { function, old, size, .. } => format!("{} {} {size}", function.name(), u8::from(old != 0)),
+            Op::ReallocBegin { function, old, size, .. } => {
+                format!("{} {} {size}", function.name(), u8::from(old != 0))
+            }
             Op::ReallocEnd { function, addr, size, .. } => {
                 format!("{} end {} {size}", function.name(), u8::from(addr != 0))
             }
@@ -271,6 +273,23 @@ fn forks_and_execs_are_followed() {
     assert_eq!(execs, [again.0]);
     let last = run.recorded.processes.iter().rfind(|process| process.pid == again.0).unwrap();
     assert_eq!((last.ppid, last.cmdline.get(1).map(String::as_str)), (run.pid, Some("again")));
+}
+
+#[test]
+fn programs_started_with_an_empty_environment_are_followed() {
+    let run = run(&mut Command::new(program("scrub", &[])));
+    assert_eq!(run.status.code(), Some(3));
+    run.check();
+    assert_eq!((run.mallocs(0, 7001), run.mallocs(run.pid, 7001)), (10, 0));
+    assert_eq!(run.mallocs(run.pid, 7002), 10);
+}
+
+#[test]
+fn libraries_loaded_later_are_known_by_the_end() {
+    let run = run(&mut Command::new(program("loads", &["-ldl"])));
+    assert!(run.status.success());
+    let maps = &run.recorded.mappings[&run.pid];
+    assert!(maps.iter().any(|map| map.path.to_string_lossy().contains("libz.so")), "{maps:?}");
 }
 
 #[test]

@@ -5,8 +5,8 @@
 
 use crate::process::{self, stamp};
 use crate::record::{self, Entry, Thread};
-use crate::x86_64::{self, entry};
 use crate::resolve;
+use crate::x86_64::{self, entry};
 use core::ffi::{c_int, c_void};
 use core::mem;
 use core::sync::atomic::Ordering::Relaxed;

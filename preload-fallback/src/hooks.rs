@@ -153,7 +153,13 @@ unsafe extern "C" fn hooked_calloc(count: usize, size: usize, entry: Entry) -> *
 
 /// `realloc` and `reallocarray`, between its two records.
 #[inline(always)]
-fn reallocated(function: Function, old: *mut c_void, size: usize, entry: Entry, real: impl FnOnce() -> *mut c_void) -> *mut c_void {
+fn reallocated(
+    function: Function,
+    old: *mut c_void,
+    size: usize,
+    entry: Entry,
+    real: impl FnOnce() -> *mut c_void,
+) -> *mut c_void {
     if inner(entry) {
         return real();
     }
@@ -199,7 +205,12 @@ unsafe extern "C" fn hooked_aligned_alloc(alignment: usize, size: usize, entry: 
     block
 }
 
-unsafe extern "C" fn hooked_posix_memalign(out: *mut *mut c_void, alignment: usize, size: usize, entry: Entry) -> c_int {
+unsafe extern "C" fn hooked_posix_memalign(
+    out: *mut *mut c_void,
+    alignment: usize,
+    size: usize,
+    entry: Entry,
+) -> c_int {
     let real = real!(POSIX_MEMALIGN as PosixMemalign);
     // SAFETY: the program's own call, handed on.
     let result = unsafe { real(out, alignment, size) };

@@ -22,7 +22,7 @@ use crate::capture::{Counters, Sink};
 use crate::target::Mapping;
 use clock::{Every, Ticker, monotonic};
 use directory::Directory;
-use image::{Image, Opened, Ring, has_ended};
+use image::{Image, Opened, Ring, has_ended, parse_maps};
 use memfrag_common::event::Op;
 use memfrag_common::loss::COUNTERS;
 use memfrag_common::session::{MAGIC, Origin, SESSION_FILE, SessionHeader, VERSION};
@@ -76,6 +76,7 @@ pub struct PreloadSession {
     seen: usize,
     scan: Every,
     check: Every,
+    look: Every,
     statuses: HashMap<u32, i32>,
     mappings: HashMap<u32, Rc<Vec<Mapping>>>,
     descriptions: HashMap<u32, crate::target::ProcessInfo>,
@@ -124,6 +125,7 @@ impl PreloadSession {
             seen: 0,
             scan: Every::new(Duration::from_millis(100)),
             check: Every::new(Duration::from_millis(5)),
+            look: Every::new(Duration::from_secs(1)),
             statuses: HashMap::new(),
             mappings: HashMap::new(),
             descriptions: HashMap::new(),
@@ -275,6 +277,9 @@ impl PreloadSession {
         let watermark = self.observe(begin);
         self.release(watermark, sink);
         self.last_pass = begin;
+        if self.look.due(now) {
+            self.refresh_mappings(sink);
+        }
         self.retire(sink);
         self.output.flush(sink);
         Ok(())
@@ -374,12 +379,8 @@ impl PreloadSession {
     }
 
     fn release_records(&mut self, limit: u64, sink: &mut dyn Sink) {
-        let mut rings: Vec<&mut Ring> = self
-            .images
-            .iter_mut()
-            .flat_map(|image| &mut image.rings)
-            .filter(|ring| ring.tail < ring.head)
-            .collect();
+        let mut rings: Vec<&mut Ring> =
+            self.images.iter_mut().flat_map(|image| &mut image.rings).filter(|ring| ring.tail < ring.head).collect();
         let output = &mut self.output;
         self.merger.release(&mut rings, limit, |words, stamp| output.record(words, stamp, sink));
     }
@@ -424,6 +425,15 @@ impl PreloadSession {
         }
     }
 
+    /// Looks whether running processes have loaded libraries since.
+    fn refresh_mappings(&mut self, sink: &mut dyn Sink) {
+        for image in self.images.iter().filter(|image| image.announced && !image.ended()) {
+            let Ok(text) = fs::read(format!("/proc/{}/maps", image.pid)) else { continue };
+            let maps = parse_maps(&String::from_utf8_lossy(&text));
+            tell_mappings(&mut self.mappings, &mut self.output, image.pid, maps, sink);
+        }
+    }
+
     /// Lets go of images that have ended and been read to the end.
     fn retire(&mut self, sink: &mut dyn Sink) {
         let me = std::process::id();
@@ -440,6 +450,9 @@ impl PreloadSession {
             let entry = self.totals.entry(image.pid).or_default();
             for (total, value) in entry.iter_mut().zip(image.counters()) {
                 *total += value;
+            }
+            if let Some(maps) = image.last_mappings() {
+                tell_mappings(&mut self.mappings, &mut self.output, image.pid, maps, sink);
             }
             // Nothing can be written to them any more.
             for chunk in 0..=image.rings.len() {
@@ -471,6 +484,22 @@ impl PreloadSession {
             }
         }
     }
+}
+
+/// Tells a process's mappings if they have changed.
+fn tell_mappings(
+    known: &mut HashMap<u32, Rc<Vec<Mapping>>>,
+    output: &mut Output,
+    pid: u32,
+    maps: Vec<Mapping>,
+    sink: &mut dyn Sink,
+) {
+    if maps.is_empty() || known.get(&pid).is_some_and(|old| **old == maps) {
+        return;
+    }
+    output.flush(sink);
+    sink.mappings(output.last(), pid, &maps);
+    known.insert(pid, Rc::new(maps));
 }
 
 impl Drop for PreloadSession {
