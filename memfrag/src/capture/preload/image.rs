@@ -42,7 +42,9 @@ impl Ring {
     #[inline]
     pub(crate) fn slot(&self, at: u64) -> &Slot {
         // SAFETY: masked, hence inside the mapping.
-        unsafe { &*self.slots.add((at & self.mask) as usize) }
+        let slot = unsafe { self.slots.add((at & self.mask) as usize) };
+        // SAFETY: a mapped slot, all of it atomic.
+        unsafe { &*slot }
     }
 
     /// How many slots there are.
@@ -215,10 +217,11 @@ impl Image {
 
     fn text(&self) -> Vec<u8> {
         let mut text = vec![0; TEXT_BYTES];
+        let area = self.chunks[0].as_ptr().wrapping_add(TEXT_OFFSET);
         // SAFETY: the first chunk has the area; the process writes it only before it shows its header, or while it
         // refreshes its mappings, when a torn line is left out by the parser.
         unsafe {
-            std::ptr::copy_nonoverlapping(self.chunks[0].as_ptr().add(TEXT_OFFSET), text.as_mut_ptr(), TEXT_BYTES);
+            std::ptr::copy_nonoverlapping(area, text.as_mut_ptr(), TEXT_BYTES);
         }
         text
     }

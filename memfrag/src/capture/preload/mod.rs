@@ -12,6 +12,8 @@
 //! | `merge` | one order out of many rings |
 //! | `output` | records to batches of events |
 
+#![allow(clippy::cast_ptr_alignment, reason = "mappings are page-aligned, and so are the parts of the shared layout")]
+
 mod clock;
 mod directory;
 mod image;
@@ -147,8 +149,9 @@ impl PreloadSession {
     }
 
     fn header(&self) -> &SessionHeader {
+        let header: *const SessionHeader = self.header.as_ptr().cast_const().cast();
         // SAFETY: the mapping is a page, the header smaller, all its fields atomic.
-        unsafe { &*self.header.as_ptr().cast::<SessionHeader>() }
+        unsafe { &*header }
     }
 
     /// The variables with which a command is to be launched, given those that it would have otherwise.
@@ -389,11 +392,11 @@ impl PreloadSession {
     fn announce(&mut self, index: usize, sink: &mut dyn Sink) {
         let image = &mut self.images[index];
         image.announced = true;
-        let (pid, ppid, born, origin) = (image.pid, image.ppid, image.born, image.origin);
+        let (pid, parent, born, origin) = (image.pid, image.ppid, image.born, image.origin);
         let time = self.output.ticker.nanoseconds(born);
         let (mut info, maps) = image.describe(time);
         let exec_of_known = origin == Origin::Exec && self.descriptions.contains_key(&pid);
-        let has_parent = self.descriptions.contains_key(&ppid);
+        let has_parent = self.descriptions.contains_key(&parent);
         if has_parent && !exec_of_known && !self.output.told.remove(&pid) {
             let flags = match origin {
                 Origin::Fork => {
@@ -403,16 +406,16 @@ impl PreloadSession {
                 // It began in its parent's memory or in a copy, which does not matter any more.
                 Origin::Exec => (libc::CLONE_VM | libc::CLONE_VFORK) as u64,
             };
-            self.output.remark(born, ppid, ppid, Op::Fork { child: pid, flags }, sink);
+            self.output.remark(born, parent, parent, Op::Fork { child: pid, flags }, sink);
         }
         self.output.flush(sink);
         let maps = if origin == Origin::Fork {
-            if let Some(parent) = self.descriptions.get(&ppid) {
-                info.comm.clone_from(&parent.comm);
-                info.exe.clone_from(&parent.exe);
-                info.cmdline.clone_from(&parent.cmdline);
+            if let Some(known) = self.descriptions.get(&parent) {
+                info.comm.clone_from(&known.comm);
+                info.exe.clone_from(&known.exe);
+                info.cmdline.clone_from(&known.cmdline);
             }
-            self.mappings.get(&ppid).map(Rc::clone).unwrap_or_default()
+            self.mappings.get(&parent).map(Rc::clone).unwrap_or_default()
         } else {
             Rc::new(maps)
         };
