@@ -149,7 +149,7 @@ impl PreloadSession {
     }
 
     fn header(&self) -> &SessionHeader {
-        let header: *const SessionHeader = self.header.as_ptr().cast_const().cast();
+        let header: *const SessionHeader = self.header.as_ptr().cast();
         // SAFETY: the mapping is a page, the header smaller, all its fields atomic.
         unsafe { &*header }
     }
