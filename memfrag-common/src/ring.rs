@@ -346,8 +346,8 @@ impl Producer {
         if !steps.step(1) {
             return false;
         }
-        let [a, b, c, d, e] = fields;
-        let words = [stamp(), a, b, c, d, e];
+        let stamp = stamp();
+        let words: [u64; WORDS] = core::array::from_fn(|at| if at == 0 { stamp } else { fields[at - 1] });
         if !steps.step(2) {
             return false;
         }
@@ -390,7 +390,9 @@ impl Producer {
         }
         let at = (place & self.mask.get()) as usize;
         // SAFETY: `attach` was given as many slots as the mask says.
-        let slot = unsafe { &*self.slots.get().add(at) };
+        let slot = unsafe { self.slots.get().add(at) };
+        // SAFETY: a mapped slot, all of it atomic.
+        let slot = unsafe { &*slot };
         for (word, value) in slot.words.iter().zip(words) {
             word.store(value, Relaxed);
             if !steps.step(9) {

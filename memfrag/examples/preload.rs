@@ -159,5 +159,5 @@ fn main() -> anyhow::Result<ExitCode> {
     if check.errors > 0 {
         bail!("the order is not causal");
     }
-    Ok(ExitCode::from(status.code().unwrap_or(255) as u8))
+    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(255)))
 }

@@ -24,6 +24,7 @@
 #![cfg_attr(not(test), no_std)]
 #![allow(unreachable_pub, reason = "a cdylib exports by symbol, not by path")]
 #![allow(clippy::inline_always, reason = "the hot path is one function per hook, on purpose")]
+#![allow(clippy::cast_ptr_alignment, reason = "mappings are page-aligned, and so are the parts of the shared layout")]
 #![allow(dead_code, reason = "under test nothing is exported, and what only exports use is idle")]
 
 #[cfg(not(target_arch = "x86_64"))]
