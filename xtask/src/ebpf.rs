@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -23,7 +24,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         [] => build_and_commit(),
         [flag] if flag == "--check" => check(),
         [flag] if flag == "--log" => {
-            println!("{}", compile(true)?.display());
+            writeln!(std::io::stdout(), "{}", compile(true)?.display())?;
             Ok(())
         }
         _ => bail!(
@@ -57,10 +58,10 @@ pub(crate) fn check() -> Result<()> {
         Ok(here) if here == tools => {
             let built = fs::read(compile(false)?)?;
             ensure!(built == object, "the same tools build another object from the same sources");
-            println!("the BPF object is what its sources build ({tools})");
+            eprintln!("the BPF object is what its sources build ({tools})");
         }
-        Ok(here) => println!("the BPF object's digest is right; not rebuilt: built with {tools}, here is {here}"),
-        Err(missing) => println!("the BPF object's digest is right; not rebuilt: {missing:#}"),
+        Ok(here) => eprintln!("the BPF object's digest is right; not rebuilt: built with {tools}, here is {here}"),
+        Err(missing) => eprintln!("the BPF object's digest is right; not rebuilt: {missing:#}"),
     }
     Ok(())
 }
@@ -77,7 +78,7 @@ fn build_and_commit() -> Result<()> {
     let digest =
         format!("sources: {}\nobject: {}\ntools: {tools}\n", digest_of_sources()?, hex(&Sha256::digest(&built)));
     fs::write(digest_path(), digest)?;
-    println!("{} ({} bytes)", object_path().display(), built.len());
+    eprintln!("{} ({} bytes)", object_path().display(), built.len());
     Ok(())
 }
 

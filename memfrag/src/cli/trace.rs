@@ -5,7 +5,7 @@ use super::backend::{self, Backend, Started};
 use super::progress::Progress;
 use super::tally::Tally;
 use anyhow::{Context, Result};
-use memfrag::capture::launch::{Child, exit_code};
+use memfrag::capture::launch::{Child, Held, exit_code};
 use memfrag::recording::{Header, Status, Writer};
 use memfrag::target::process;
 use memfrag_common::loss::Counter;
@@ -26,7 +26,7 @@ pub(super) fn run(args: &TraceArgs) -> Result<u8> {
     let stop = on_signals()?;
     let mut tally = Tally::default();
     let Started { backend, mut capture, held, target, notes } = backend::start(args, &mut tally)?;
-    let pid = held.as_ref().map_or_else(|| args.pid.first().copied().unwrap_or(0), |held| held.pid());
+    let pid = held.as_ref().map_or_else(|| args.pid.first().copied().unwrap_or(0), Held::pid);
     let output = (!args.no_record).then(|| args.output.clone().unwrap_or_else(|| default_name(args, pid)));
     if let Some(path) = &output {
         match Writer::create(path, &header(backend, args)) {
@@ -44,7 +44,9 @@ pub(super) fn run(args: &TraceArgs) -> Result<u8> {
             eprintln!("memfrag: {text}");
         }
     };
-    notes.iter().for_each(|note| say(note));
+    for note in &notes {
+        say(note);
+    }
     capture.begin();
     let mut child = match held {
         Some(held) => Some(backend::release(held, args).inspect_err(|_| {
