@@ -500,10 +500,12 @@ mod tests {
             match self.producer.push_with(frame, fields, || self.tick(), steps) {
                 Err(Refused::Busy(state)) if frame >= state & !7 => {
                     self.producer.heal();
-                    self.producer.push_with(frame, fields, || self.tick(), steps).unwrap();
+                    self.producer.push_with(frame, fields, || self.tick(), steps).expect("there is room");
                 }
-                Err(Refused::Busy(_)) => self.producer.push_nested(frame, fields, || self.tick(), steps).unwrap(),
-                other => other.unwrap(),
+                Err(Refused::Busy(_)) => {
+                    self.producer.push_nested(frame, fields, || self.tick(), steps).expect("there is room");
+                }
+                other => other.expect("there is room"),
             }
         }
 

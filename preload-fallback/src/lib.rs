@@ -11,14 +11,14 @@
 //!
 //! | module | its job |
 //! |---|---|
-//! | [`hooks`] | the functions that the program calls instead of the allocator's |
-//! | [`fork`] | following the program through `fork` |
-//! | [`spawn`] | following it through `exec` with an environment that was cleaned |
-//! | [`record`] | one record into the thread's ring; what to do when that is busy or full |
-//! | [`process`] | the process's files and the rings of its threads |
-//! | [`text`] | what the process says about itself |
-//! | [`resolve`] | finding the real functions behind this library |
-//! | [`sys`] | system calls |
+//! | `hooks` | the functions that the program calls instead of the allocator's |
+//! | `fork` | following the program through `fork` |
+//! | `spawn` | following it through `exec` with an environment that was cleaned |
+//! | `record` | one record into the thread's ring; what to do when that is busy or full |
+//! | `process` | the process's files and the rings of its threads |
+//! | `text` | what the process says about itself |
+//! | `resolve` | finding the real functions behind this library |
+//! | `sys` | system calls |
 //! | `x86_64` | everything that depends on the processor |
 
 #![cfg_attr(not(test), no_std)]

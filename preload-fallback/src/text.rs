@@ -34,7 +34,7 @@ pub(crate) unsafe fn write(header: &ProcessHeader, base: *mut u8, forked: bool) 
 ///
 /// # Safety
 ///
-/// As for [`write`].
+/// As for [`write()`].
 pub(crate) unsafe fn refresh(header: &ProcessHeader, base: *mut u8) {
     let used = header.exe_bytes.load(Relaxed) as usize + header.cmdline_bytes.load(Relaxed) as usize;
     if used >= TEXT_BYTES {

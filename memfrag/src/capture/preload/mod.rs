@@ -184,7 +184,9 @@ impl PreloadSession {
             if events > 0 || left.is_zero() {
                 return Ok(Progress { events, running: self.running(), seen: self.seen });
             }
-            std::thread::sleep(left.min(Duration::from_millis(1)));
+            // Records that wait for the watermark will be ripe in the next pass, and more are likely on their way.
+            let pending = self.images.iter().flat_map(|image| &image.rings).any(|ring| ring.tail < ring.head);
+            std::thread::sleep(left.min(Duration::from_micros(if pending { 100 } else { 1000 })));
         }
     }
 
