@@ -3,7 +3,7 @@
 
 use crate::emit::{Wake, emit};
 use crate::inflight::{Registers, enter, is_own_event, leave, read_word};
-use crate::maps::{Call, known_thread, thread};
+use crate::maps::{Call, is_running, known_thread, thread};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::{bpf_get_attach_cookie, bpf_get_current_pid_tgid};
 use aya_ebpf::macros::{uprobe, uretprobe};
@@ -83,6 +83,9 @@ fn is_realloc(function: u8) -> bool {
 
 #[uprobe]
 pub fn allocation_entry(ctx: ProbeContext) -> u32 {
+    if !is_running() {
+        return 0;
+    }
     let id = bpf_get_current_pid_tgid();
     let (pid, tid) = ((id >> 32) as u32, id as u32);
     let Some(thread) = thread(pid, tid) else { return 0 };
@@ -116,6 +119,9 @@ pub fn allocation_entry(ctx: ProbeContext) -> u32 {
 
 #[uretprobe]
 pub fn allocation_return(ctx: RetProbeContext) -> u32 {
+    if !is_running() {
+        return 0;
+    }
     let id = bpf_get_current_pid_tgid();
     let (pid, tid) = ((id >> 32) as u32, id as u32);
     let Some(thread) = known_thread(tid) else { return 0 };

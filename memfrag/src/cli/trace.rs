@@ -47,7 +47,7 @@ pub(super) fn run(args: &TraceArgs) -> Result<u8> {
     for note in &notes {
         say(note);
     }
-    capture.begin();
+    capture.begin()?;
     let mut child = match held {
         Some(held) => Some(backend::release(held, args).inspect_err(|_| {
             if let Some(path) = &output {

@@ -28,7 +28,7 @@ use super::{Capture, Counters, Sink};
 use crate::target::maps::MapLine;
 use crate::target::{ProcessInfo, process};
 use anyhow::{Context, Result};
-use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use discover::Discovery;
 use links::{Links, Programs};
 use memfrag_common::config::Scope;
@@ -84,6 +84,7 @@ pub struct EbpfCapture {
     counts: PerCpuArray<MapData, u64>,
     lost: HashMap<MapData, u32, u64>,
     traced: HashMap<MapData, u32, u32>,
+    running: Array<MapData, u32>,
     /// Declared last: the programs go after everything that uses their maps.
     loaded: Loaded,
     started: u64,
@@ -123,6 +124,7 @@ impl EbpfCapture {
         let counts = PerCpuArray::try_from(loaded.take_map("COUNTS")?)?;
         let lost = HashMap::try_from(loaded.take_map("LOST")?)?;
         let traced = HashMap::try_from(loaded.take_map("TRACED")?)?;
+        let running = Array::try_from(loaded.take_map("RUNNING")?)?;
         Ok(Self {
             scope: options.scope,
             links: Vec::new(),
@@ -133,6 +135,7 @@ impl EbpfCapture {
             counts,
             lost,
             traced,
+            running,
             loaded,
             started: monotonic_now(),
             undecodable: 0,
@@ -255,8 +258,9 @@ fn tell_mappings(time: u64, pid: u32, sink: &mut dyn Sink) {
 }
 
 impl Capture for EbpfCapture {
-    fn begin(&mut self) {
+    fn begin(&mut self) -> Result<()> {
         self.started = monotonic_now();
+        self.running.set(0, 1, 0).context("starting the trace")
     }
 
     fn poll(&mut self, sink: &mut dyn Sink, timeout: Duration) -> Result<u64> {
@@ -276,6 +280,8 @@ impl Capture for EbpfCapture {
 
     /// Also tells a gap for each process whose last records were lost.
     fn stop(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        // From here on no probe tells anything, whichever is taken off first.
+        self.running.set(0, 0, 0).context("ending the trace")?;
         let detached = self.detach();
         while self.poll(sink, Duration::ZERO)? > 0 {}
         let time = self.now();

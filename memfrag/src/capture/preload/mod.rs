@@ -518,7 +518,9 @@ impl Drop for PreloadSession {
 
 impl Capture for PreloadSession {
     /// The session's clock runs since it was made, which is only a moment ago.
-    fn begin(&mut self) {}
+    fn begin(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
 
     fn poll(&mut self, sink: &mut dyn Sink, timeout: Duration) -> anyhow::Result<u64> {
         Ok(Self::poll(self, sink, timeout)?.events)
