@@ -19,6 +19,7 @@
 
 mod emit;
 mod inflight;
+mod log;
 mod maps;
 mod probes;
 

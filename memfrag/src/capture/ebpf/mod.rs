@@ -8,12 +8,14 @@
 //! | `capabilities` | whether this process may do all that |
 //! | `calibrate` | what a probe costs on this machine |
 //! | `discover` | which files to probe for a process, a command or the machine |
+//! | `messages` | what an object built for debugging has to say |
 //! | `tracefs` | where the kernel describes its tracepoints |
 
 mod calibrate;
 mod capabilities;
 mod discover;
 mod links;
+mod messages;
 mod multi;
 mod object;
 mod tracefs;
@@ -34,6 +36,7 @@ use links::{Links, Programs};
 use memfrag_common::config::Scope;
 use memfrag_common::loss::{COUNTERS, Counter};
 use memfrag_common::{Event, Op, Record};
+use messages::Messages;
 use object::Loaded;
 use std::collections::BTreeSet;
 use std::os::fd::AsRawFd;
@@ -85,6 +88,7 @@ pub struct EbpfCapture {
     lost: HashMap<MapData, u32, u64>,
     traced: HashMap<MapData, u32, u32>,
     running: Array<MapData, u32>,
+    messages: Messages,
     /// Declared last: the programs go after everything that uses their maps.
     loaded: Loaded,
     started: u64,
@@ -120,6 +124,7 @@ impl EbpfCapture {
         let mut loaded = object::load(options.scope, options.ring_bytes)?;
         let programs = Programs::load(&mut loaded, options.body)?;
         loaded.attach_kernel_side()?;
+        let messages = Messages::of(&mut loaded.ebpf);
         let ring = RingBuf::try_from(loaded.take_map("RECORDS")?)?;
         let counts = PerCpuArray::try_from(loaded.take_map("COUNTS")?)?;
         let lost = HashMap::try_from(loaded.take_map("LOST")?)?;
@@ -136,6 +141,7 @@ impl EbpfCapture {
             lost,
             traced,
             running,
+            messages,
             loaded,
             started: monotonic_now(),
             undecodable: 0,
@@ -265,6 +271,7 @@ impl Capture for EbpfCapture {
 
     fn poll(&mut self, sink: &mut dyn Sink, timeout: Duration) -> Result<u64> {
         self.wait(timeout);
+        self.messages.print();
         let mut total = 0;
         // What arrives meanwhile belongs to the next call: a fast target must not keep us here.
         while total < AT_ONCE {
