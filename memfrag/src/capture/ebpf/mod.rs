@@ -38,7 +38,7 @@ use memfrag_common::loss::{COUNTERS, Counter};
 use memfrag_common::{Event, Op, Record};
 use messages::Messages;
 use object::Loaded;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::Duration;
@@ -94,6 +94,8 @@ pub struct EbpfCapture {
     started: u64,
     undecodable: u64,
     batch: Vec<Event>,
+    /// Processes that the sink knows.
+    introduced: HashSet<u32>,
     /// Processes whose code mappings have changed in this batch.
     remapped: BTreeSet<u32>,
 }
@@ -146,6 +148,7 @@ impl EbpfCapture {
             started: monotonic_now(),
             undecodable: 0,
             batch: Vec::with_capacity(BATCH),
+            introduced: HashSet::new(),
             remapped: BTreeSet::new(),
         })
     }
@@ -179,10 +182,9 @@ impl EbpfCapture {
     }
 
     /// Tells the sink what a process is that runs already; that is known from the beginning of the trace.
-    pub fn introduce(&self, pid: u32, sink: &mut dyn Sink) {
-        if let Ok(process) = ProcessInfo::read(pid, 0) {
-            sink.process(&process);
-        }
+    pub fn introduce(&mut self, pid: u32, sink: &mut dyn Sink) {
+        self.introduced.insert(pid);
+        tell_process(0, pid, sink);
         tell_mappings(0, pid, sink);
     }
 
@@ -223,18 +225,25 @@ impl EbpfCapture {
 
     /// Gives the batch to the sink, with what `/proc` says about processes that have just changed before and behind.
     fn hand_on(&mut self, sink: &mut dyn Sink) {
+        let mut last = 0;
         for event in &mut self.batch {
+            // A process of the whole machine shows by its first event; the others are introduced as they come.
+            if event.pid != last {
+                last = event.pid;
+                if self.introduced.insert(last) {
+                    tell_process(event.time, last, sink);
+                    self.remapped.insert(last);
+                }
+            }
             match &mut event.op {
                 Op::Exec => {
-                    if let Ok(process) = ProcessInfo::read(event.pid, event.time) {
-                        sink.process(&process);
-                    }
+                    tell_process(event.time, event.pid, sink);
                     self.remapped.insert(event.pid);
                 }
-                Op::Fork { child, .. } => {
-                    if let Ok(process) = ProcessInfo::read(*child, event.time) {
-                        sink.process(&process);
-                    }
+                // Of a process that alone is traced, the children are not.
+                Op::Fork { child, .. } if self.scope != Scope::Link => {
+                    self.introduced.insert(*child);
+                    tell_process(event.time, *child, sink);
                     self.remapped.insert(*child);
                 }
                 Op::Mmap { protection, fd, .. } if *protection & PROT_EXEC != 0 && *fd >= 0 => {
@@ -242,6 +251,7 @@ impl EbpfCapture {
                 }
                 Op::Exit { status } => {
                     *status = self.statuses.remove(&event.pid).or(*status);
+                    self.introduced.remove(&event.pid);
                     self.remapped.remove(&event.pid);
                 }
                 _ => {}
@@ -253,6 +263,12 @@ impl EbpfCapture {
             // A process that is gone by now has nothing left to probe.
             let _ = self.attach_process(pid);
         }
+    }
+}
+
+fn tell_process(time: u64, pid: u32, sink: &mut dyn Sink) {
+    if let Ok(process) = ProcessInfo::read(pid, time) {
+        sink.process(&process);
     }
 }
 
