@@ -81,6 +81,7 @@ pub struct Thread {
 }
 
 /// A thread without calls. In read-only memory, for it is too big for the stack of a BPF program.
+#[unsafe(no_mangle)]
 static IDLE: Thread = Thread {
     depth: 0,
     exits: 0,
