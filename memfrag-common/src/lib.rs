@@ -24,8 +24,10 @@ pub mod loss;
 pub mod prefetch;
 pub mod record;
 #[cfg(target_has_atomic = "64")]
+#[cfg(not(target_arch = "bpf"))]
 pub mod ring;
 #[cfg(all(target_has_atomic = "64", not(loom)))]
+#[cfg(not(target_arch = "bpf"))]
 pub mod session;
 
 pub use event::{Event, Op};

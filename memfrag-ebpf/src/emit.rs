@@ -39,6 +39,7 @@ fn put(record: Record, wake: Wake) -> bool {
 }
 
 /// Notes that an event of the process is missing from the ring.
+#[unsafe(no_mangle)]
 #[inline(never)]
 pub fn lose(pid: u32) {
     if LOST.get_ptr_mut(&pid).is_none() {
@@ -71,6 +72,7 @@ fn tell_losses(pid: u32, tid: u32) {
     }
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
 fn tell_gap(pid: u32, tid: u32, untold: *mut u64) {
     let Some(lost) = LOST.get_ptr_mut(&pid) else { return };

@@ -67,6 +67,7 @@ pub fn is_own_event(thread: &mut Thread, sp: u64, ip: u64, cookie: Cookie) -> bo
     judge(thread, sp, ip, cookie)
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
 fn judge(thread: &mut Thread, sp: u64, ip: u64, cookie: Cookie) -> bool {
     let caller = read_word(sp);

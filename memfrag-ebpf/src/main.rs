@@ -9,6 +9,9 @@
 //! | `probes/memory` | mmap, munmap, mremap, brk, madvise |
 //! | `probes/nothing` | nothing, for measuring |
 //!
+//! What is not inlined has a plain name: the compiler's own would hold a hash of where the sources lie, and the
+//! committed object is to be the same wherever it is built.
+//!
 //! One ring keeps the order: a record's room is reserved under the ring's lock, frees are reported at entry and
 //! allocations at return, so a block's free always stands before the allocation that uses its address again.
 
@@ -19,6 +22,7 @@
 
 mod emit;
 mod inflight;
+mod log;
 mod maps;
 mod probes;
 

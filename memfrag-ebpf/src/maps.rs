@@ -29,6 +29,11 @@ pub static LOST: HashMap<u32, u64> = HashMap::with_max_entries(1 << 15, 0);
 #[map]
 pub static LOST_UNTOLD: Array<u64> = Array::with_max_entries(1, 0);
 
+/// The one element is 0 while probes are being put in and taken out: then some are there and others are not, and
+/// what they would tell makes no sense. So a trace begins and ends in one moment for all of them.
+#[map]
+pub static RUNNING: Array<u32> = Array::with_max_entries(1, 0);
+
 /// Set by the loader before the programs are loaded, so that the verifier drops the branches that are not taken.
 #[unsafe(no_mangle)]
 static SCOPE: u32 = Scope::Map as u32;
@@ -76,6 +81,7 @@ pub struct Thread {
 }
 
 /// A thread without calls. In read-only memory, for it is too big for the stack of a BPF program.
+#[unsafe(no_mangle)]
 static IDLE: Thread = Thread {
     depth: 0,
     exits: 0,
@@ -94,6 +100,13 @@ fn global(value: &u32) -> u32 {
 #[inline(always)]
 pub fn group_dead_offset() -> u32 {
     global(&GROUP_DEAD_OFFSET)
+}
+
+/// Whether the trace has begun and not ended.
+#[inline(always)]
+pub fn is_running() -> bool {
+    // SAFETY: the element exists; volatile because the daemon changes it.
+    RUNNING.get_ptr(0).is_some_and(|running| unsafe { running.read_volatile() } != 0)
 }
 
 /// Adds one to a counter of this CPU.

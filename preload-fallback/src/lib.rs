@@ -11,19 +11,20 @@
 //!
 //! | module | its job |
 //! |---|---|
-//! | [`hooks`] | the functions that the program calls instead of the allocator's |
-//! | [`fork`] | following the program through `fork` |
-//! | [`spawn`] | following it through `exec` with an environment that was cleaned |
-//! | [`record`] | one record into the thread's ring; what to do when that is busy or full |
-//! | [`process`] | the process's files and the rings of its threads |
-//! | [`text`] | what the process says about itself |
-//! | [`resolve`] | finding the real functions behind this library |
-//! | [`sys`] | system calls |
+//! | `hooks` | the functions that the program calls instead of the allocator's |
+//! | `fork` | following the program through `fork` |
+//! | `spawn` | following it through `exec` with an environment that was cleaned |
+//! | `record` | one record into the thread's ring; what to do when that is busy or full |
+//! | `process` | the process's files and the rings of its threads |
+//! | `text` | what the process says about itself |
+//! | `resolve` | finding the real functions behind this library |
+//! | `sys` | system calls |
 //! | `x86_64` | everything that depends on the processor |
 
 #![cfg_attr(not(test), no_std)]
 #![allow(unreachable_pub, reason = "a cdylib exports by symbol, not by path")]
 #![allow(clippy::inline_always, reason = "the hot path is one function per hook, on purpose")]
+#![allow(clippy::cast_ptr_alignment, reason = "mappings are page-aligned, and so are the parts of the shared layout")]
 #![allow(dead_code, reason = "under test nothing is exported, and what only exports use is idle")]
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -125,6 +125,42 @@ fn monotonic() -> u64 {
     sys::now()
 }
 
+/// Whether this process is recorded, so that the programs it starts are to be, too.
+pub(crate) fn recording() -> bool {
+    FINISHED.load(Relaxed) == 0 && session().is_some_and(|session| session.active.load(Relaxed) != 0)
+}
+
+/// Runs when the process exits: by now it may have loaded libraries that its first mappings do not show.
+#[cfg(not(test))]
+extern "C" fn leave() {
+    // A child that shares its parent's memory does not get here.
+    if state().epoch.load(Relaxed) <= OFF {
+        return;
+    }
+    if let Some(header) = header() {
+        // SAFETY: the process's own file, mapped; nobody else writes its text once it has begun.
+        unsafe { text::refresh(header, CHUNKS[0].load(Relaxed)) };
+    }
+}
+
+#[cfg(not(test))]
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static LEAVE: extern "C" fn() = leave;
+
+/// Runs when the program starts, if nothing has allocated before: it appears even if it never will.
+#[cfg(not(test))]
+extern "C" fn enter() {
+    if state().epoch.load(Relaxed) == 0 {
+        attach(x86_64::thread());
+    }
+}
+
+#[cfg(not(test))]
+#[used]
+#[unsafe(link_section = ".init_array")]
+static ENTER: extern "C" fn() = enter;
+
 fn session() -> Option<&'static SessionHeader> {
     // SAFETY: null, or a mapping that is never given back.
     unsafe { SESSION.load(Acquire).as_ref() }

@@ -206,11 +206,9 @@ impl Object {
     }
 
     fn is_named(&self, symbol: &Symbol, name: &[u8]) -> bool {
-        let at = ptr::with_exposed_provenance::<u8>(self.strings + symbol.name as usize);
-        // SAFETY: names end with a zero byte, at which the comparison stops: `name` has none.
-        name.iter().enumerate().all(|(offset, &byte)| unsafe { *at.add(offset) } == byte)
-            // SAFETY: all bytes before were those of the name, so the zero byte is not passed.
-            && unsafe { *at.add(name.len()) } == 0
+        let at = ptr::with_exposed_provenance::<c_char>(self.strings + symbol.name as usize);
+        // SAFETY: an object's names end with zero bytes.
+        unsafe { CStr::from_ptr(at) }.to_bytes() == name
     }
 }
 

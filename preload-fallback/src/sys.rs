@@ -93,15 +93,15 @@ pub(crate) unsafe fn unmap(at: *mut u8, bytes: usize) {
 }
 
 pub(crate) fn pid() -> u32 {
-    plain(number::GETPID, 0, 0, 0) as u32
+    plain(number::GETPID, 0, 0, 0).cast_unsigned() as u32
 }
 
 pub(crate) fn ppid() -> u32 {
-    plain(number::GETPPID, 0, 0, 0) as u32
+    plain(number::GETPPID, 0, 0, 0).cast_unsigned() as u32
 }
 
 pub(crate) fn tid() -> u32 {
-    plain(number::GETTID, 0, 0, 0) as u32
+    plain(number::GETTID, 0, 0, 0).cast_unsigned() as u32
 }
 
 /// Whether this process has no thread `tid`.

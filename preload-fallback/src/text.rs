@@ -24,11 +24,24 @@ pub(crate) unsafe fn write(header: &ProcessHeader, base: *mut u8, forked: bool) 
     header.exe_bytes.store(exe as u32, Relaxed);
     used += exe;
     // SAFETY: as before, less what is used; `used` is below `TEXT_BYTES`.
-    let cmdline = unsafe { copy(b"/proc/self/cmdline\0", text.add(used), (TEXT_BYTES - used).min(64 << 10)) };
+    let cmdline = unsafe { copy(b"/proc/self/cmdline\0", text.wrapping_add(used), (TEXT_BYTES - used).min(64 << 10)) };
     header.cmdline_bytes.store(cmdline as u32, Relaxed);
-    used += cmdline;
-    // SAFETY: as before.
-    let maps = unsafe { copy(b"/proc/self/maps\0", text.add(used), TEXT_BYTES - used) };
+    // SAFETY: as the caller promises.
+    unsafe { refresh(header, base) };
+}
+
+/// Writes the mappings as they are now.
+///
+/// # Safety
+///
+/// As for [`write()`].
+pub(crate) unsafe fn refresh(header: &ProcessHeader, base: *mut u8) {
+    let used = header.exe_bytes.load(Relaxed) as usize + header.cmdline_bytes.load(Relaxed) as usize;
+    if used >= TEXT_BYTES {
+        return;
+    }
+    // SAFETY: inside the mapping, behind what is used of the text area.
+    let maps = unsafe { copy(b"/proc/self/maps\0", base.wrapping_add(TEXT_OFFSET + used), TEXT_BYTES - used) };
     header.maps_bytes.store(maps as u32, Relaxed);
     header.maps_version.fetch_add(1, Release);
 }
@@ -43,7 +56,7 @@ unsafe fn copy(path: &[u8], at: *mut u8, room: usize) -> usize {
     let mut used = 0;
     while used < room {
         // SAFETY: as the caller promises; `used` is below `room`.
-        let got = unsafe { file.read(at.add(used), room - used) };
+        let got = unsafe { file.read(at.wrapping_add(used), room - used) };
         if got == 0 {
             break;
         }

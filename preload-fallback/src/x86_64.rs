@@ -41,6 +41,7 @@ pub(crate) fn thread() -> &'static Thread {
 ///
 /// What the call's own description asks for.
 #[inline]
+#[allow(clippy::many_single_char_names, reason = "a system call's arguments have no better names")]
 pub(crate) unsafe fn syscall(number: usize, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> isize {
     let result: isize;
     // SAFETY: the caller answers for the arguments; the registers that the kernel changes are named.

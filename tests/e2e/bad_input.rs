@@ -67,7 +67,11 @@ fn a_process_that_ends_while_attaching() -> Result<()> {
         // Too late to attach is an error that names the process; a trace that had begun ends with its target.
         match ended.code() {
             0 => {}
-            _ => explains(&ended, OWN_FAILURE, &[&[&pid.to_string()], &["exited", "ended", "no process", "no such", "gone"]])?,
+            _ => explains(
+                &ended,
+                OWN_FAILURE,
+                &[&[&pid.to_string()], &["exited", "ended", "no process", "no such", "gone"]],
+            )?,
         }
     }
     Ok(())

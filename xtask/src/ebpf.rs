@@ -8,12 +8,16 @@ use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const TARGET: &str = "bpfel-unknown-none";
 /// `v3` (kernel 5.12 and later) has the 32-bit and the atomic instructions.
 const CODEGEN: &[&str] = &["-Ctarget-cpu=v3"];
+/// What the BPF programs leave out of the common crate.
+const PRELOAD_ONLY: &[&str] =
+    &["memfrag-common/src/ring.rs", "memfrag-common/src/ring", "memfrag-common/src/session.rs"];
 /// Debian's packages with which the object is built.
 const HOW_TO_INSTALL: &str = "cargo xtask setup";
 
@@ -23,7 +27,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         [] => build_and_commit(),
         [flag] if flag == "--check" => check(),
         [flag] if flag == "--log" => {
-            println!("{}", compile(true)?.display());
+            writeln!(std::io::stdout(), "{}", compile(true)?.display())?;
             Ok(())
         }
         _ => bail!(
@@ -57,10 +61,10 @@ pub(crate) fn check() -> Result<()> {
         Ok(here) if here == tools => {
             let built = fs::read(compile(false)?)?;
             ensure!(built == object, "the same tools build another object from the same sources");
-            println!("the BPF object is what its sources build ({tools})");
+            eprintln!("the BPF object is what its sources build ({tools})");
         }
-        Ok(here) => println!("the BPF object's digest is right; not rebuilt: built with {tools}, here is {here}"),
-        Err(missing) => println!("the BPF object's digest is right; not rebuilt: {missing:#}"),
+        Ok(here) => eprintln!("the BPF object's digest is right; not rebuilt: built with {tools}, here is {here}"),
+        Err(missing) => eprintln!("the BPF object's digest is right; not rebuilt: {missing:#}"),
     }
     Ok(())
 }
@@ -77,7 +81,7 @@ fn build_and_commit() -> Result<()> {
     let digest =
         format!("sources: {}\nobject: {}\ntools: {tools}\n", digest_of_sources()?, hex(&Sha256::digest(&built)));
     fs::write(digest_path(), digest)?;
-    println!("{} ({} bytes)", object_path().display(), built.len());
+    eprintln!("{} ({} bytes)", object_path().display(), built.len());
     Ok(())
 }
 
@@ -153,6 +157,7 @@ fn digest_of_sources() -> Result<String> {
     for folder in ["memfrag-ebpf/src", "memfrag-common/src"] {
         collect(&root.join(folder), &mut files)?;
     }
+    files.retain(|file| !PRELOAD_ONLY.iter().any(|part| file.starts_with(root.join(part))));
     files.sort();
     let mut digest = Sha256::new();
     digest.update(CODEGEN.join(" "));

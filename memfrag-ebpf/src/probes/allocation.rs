@@ -3,7 +3,8 @@
 
 use crate::emit::{Wake, emit};
 use crate::inflight::{Registers, enter, is_own_event, leave, read_word};
-use crate::maps::{Call, known_thread, thread};
+use crate::log::tell;
+use crate::maps::{Call, is_running, known_thread, thread};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::{bpf_get_attach_cookie, bpf_get_current_pid_tgid};
 use aya_ebpf::macros::{uprobe, uretprobe};
@@ -83,6 +84,9 @@ fn is_realloc(function: u8) -> bool {
 
 #[uprobe]
 pub fn allocation_entry(ctx: ProbeContext) -> u32 {
+    if !is_running() {
+        return 0;
+    }
     let id = bpf_get_current_pid_tgid();
     let (pid, tid) = ((id >> 32) as u32, id as u32);
     let Some(thread) = thread(pid, tid) else { return 0 };
@@ -92,6 +96,7 @@ pub fn allocation_entry(ctx: ProbeContext) -> u32 {
     // SAFETY: the context is the program's own.
     let cookie = Cookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
     if !is_own_event(thread, regs.rsp, regs.rip, cookie) {
+        tell!(&ctx, "thread {}: call of function {} at sp {:x} is inner work", tid, cookie.function, regs.rsp);
         return 0;
     }
     let function = cookie.function;
@@ -116,6 +121,9 @@ pub fn allocation_entry(ctx: ProbeContext) -> u32 {
 
 #[uretprobe]
 pub fn allocation_return(ctx: RetProbeContext) -> u32 {
+    if !is_running() {
+        return 0;
+    }
     let id = bpf_get_current_pid_tgid();
     let (pid, tid) = ((id >> 32) as u32, id as u32);
     let Some(thread) = known_thread(tid) else { return 0 };
@@ -125,7 +133,10 @@ pub fn allocation_return(ctx: RetProbeContext) -> u32 {
     let regs = unsafe { &*ctx.regs };
     // SAFETY: the context is the program's own.
     let function = Cookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) }).function;
-    let Some(call) = leave(thread, regs.rsp, function) else { return 0 };
+    let Some(call) = leave(thread, regs.rsp, function) else {
+        tell!(&ctx, "thread {}: return of function {} to sp {:x} is no event", tid, function, regs.rsp);
+        return 0;
+    };
     let mut addr = regs.rax;
     if function == Function::PosixMemalign as u8 {
         // The result is an error number; the block is where the caller wanted it.

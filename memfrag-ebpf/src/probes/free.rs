@@ -2,7 +2,8 @@
 
 use crate::emit::{Wake, emit};
 use crate::inflight::{Registers, is_own_event, read_word};
-use crate::maps::{count, thread};
+use crate::log::tell;
+use crate::maps::{count, is_running, thread};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::{bpf_get_attach_cookie, bpf_get_current_pid_tgid};
 use aya_ebpf::macros::uprobe;
@@ -14,7 +15,7 @@ use memfrag_common::{Function, Kind, Record};
 #[uprobe]
 pub fn free_entry(ctx: ProbeContext) -> u32 {
     let regs = Registers::read(ctx.regs);
-    if regs.rdi == 0 {
+    if !is_running() || regs.rdi == 0 {
         // Freeing nothing is no event, and most probe points are not even reached by it.
         return 0;
     }
@@ -31,6 +32,7 @@ pub fn free_entry(ctx: ProbeContext) -> u32 {
     let site = read_word(regs.rsp);
     if cookie.frees_by_itself && cookie.is_own_code(regs.rip, site) {
         count(Counter::Nested);
+        tell!(&ctx, "thread {}: free of {:x} by the allocator itself", tid, regs.rdi);
         return 0;
     }
     let function = cookie.function;

@@ -158,7 +158,8 @@ impl Child {
 
 /// The exit status that a shell would show for a wait status: 128 + n for signal n.
 pub fn exit_code(status: i32) -> u8 {
-    if libc::WIFSIGNALED(status) { (128 + libc::WTERMSIG(status)) as u8 } else { libc::WEXITSTATUS(status) as u8 }
+    let code = if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
+    code.to_le_bytes()[0]
 }
 
 /// The command as people write it.

@@ -29,7 +29,10 @@ pub type Counters = [u64; COUNTERS];
 /// A running capture by one of the backends.
 pub trait Capture {
     /// Says that the trace begins now; times are counted from here.
-    fn begin(&mut self);
+    ///
+    /// # Errors
+    /// When the backend cannot begin.
+    fn begin(&mut self) -> Result<()>;
 
     /// Waits for events, but no longer than `timeout`, hands on what there is, and returns the number of events.
     ///

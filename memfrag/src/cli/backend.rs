@@ -11,7 +11,7 @@ use memfrag::target::command::{self, CommandError};
 use memfrag::target::process;
 use memfrag_common::config::Scope;
 use std::ffi::OsString;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IsTerminal as _};
 use std::path::PathBuf;
 
 /// A backend, by the name that recordings carry.
@@ -124,6 +124,10 @@ fn ebpf(args: &TraceArgs, program: Option<PathBuf>, sink: &mut dyn Sink) -> Resu
     let mut notes = Vec::new();
     if let Some(reason) = capture.without_memory_events() {
         notes.push(format!("changes of mappings are not recorded: {reason}"));
+    }
+    if std::io::stderr().is_terminal() && !args.quiet {
+        let cost = memfrag::capture::ebpf::calibrate()?;
+        notes.push(format!("a malloc and its free take about {:.1} µs longer here while traced", cost.pair() / 1000.0));
     }
     let mut held = None;
     let target = if let Some(path) = program {

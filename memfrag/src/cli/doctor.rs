@@ -42,11 +42,12 @@ struct Probe {
     why: String,
 }
 
+/// Nanoseconds that a probe with an empty program adds to a call.
 #[derive(Debug, Serialize)]
-struct Costs {
-    emulated_ns: f64,
-    emulated_with_return_ns: f64,
-    single_stepped_ns: f64,
+struct ProbeNanoseconds {
+    emulated: f64,
+    emulated_with_return: f64,
+    single_stepped: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -54,7 +55,7 @@ struct Diagnosis {
     format: &'static str,
     version: u32,
     findings: Vec<Finding>,
-    probe_cost: Option<Costs>,
+    probe_ns: Option<ProbeNanoseconds>,
     libraries: Vec<Library>,
 }
 
@@ -75,10 +76,10 @@ pub(super) fn run(args: &DoctorArgs) -> Result<u8> {
         format: "memfrag-doctor",
         version: 1,
         findings,
-        probe_cost: cost.map(|cost| Costs {
-            emulated_ns: cost.emulated,
-            emulated_with_return_ns: cost.emulated_with_return,
-            single_stepped_ns: cost.single_stepped,
+        probe_ns: cost.map(|cost| ProbeNanoseconds {
+            emulated: cost.emulated,
+            emulated_with_return: cost.emulated_with_return,
+            single_stepped: cost.single_stepped,
         }),
         libraries,
     };

@@ -34,12 +34,13 @@ impl Progress {
         if self.last.is_some() && passed < REFRESH {
             return;
         }
-        let rate = (tally.events() - before) as f64 / passed.as_secs_f64().max(1e-3);
+        let passed = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX).max(1);
+        let rate = (tally.events() - before).saturating_mul(1000) / passed;
         self.last = Some((elapsed, tally.events()));
         self.bar.set_message(format!(
             "{:>5.0} s   {:>11} events/s   {:>11} live blocks   {:>10} resident   {}",
             elapsed.as_secs_f64(),
-            grouped(rate as u64),
+            grouped(rate),
             grouped(tally.live()),
             bytes(tally.rss()),
             if tally.lost() == 0 { "none lost".to_owned() } else { format!("{} LOST", grouped(tally.lost())) },

@@ -58,7 +58,11 @@ fn gather(file: &Path, at: Option<Duration>) -> Result<Report> {
             Item::Memory(sample) => builder.memory(&sample),
             Item::Counters { pid, counters, .. } => builder.counters(pid, &counters),
             Item::Missing { events } => builder.missing(events),
-            Item::End(found) => end = Some(found),
+            Item::End(found) => {
+                // A recording that its disk could not take ends early, and says so.
+                builder.missing(found.not_recorded);
+                end = Some(found);
+            }
         }
     }
     bar.finish_and_clear();
@@ -67,7 +71,7 @@ fn gather(file: &Path, at: Option<Duration>) -> Result<Report> {
         file: file.display().to_string(),
         duration_ns,
         backend: reader.header().backend.clone(),
-        complete: reader.complete(),
+        complete: reader.complete() && end.is_none_or(|end| end.stopped.is_empty()),
         bytes_on_disk: reader.bytes(),
     }))
 }

@@ -44,10 +44,9 @@ impl Sink for Tally {
         self.events += events.len() as u64;
         for event in events {
             match event.op {
-                Op::Alloc { addr, .. } => self.allocations += u64::from(addr != 0),
+                Op::Alloc { addr, .. } | Op::ReallocEnd { addr, .. } => self.allocations += u64::from(addr != 0),
                 Op::Free { .. } => self.releases += 1,
                 Op::ReallocBegin { old, .. } => self.releases += u64::from(old != 0),
-                Op::ReallocEnd { addr, .. } => self.allocations += u64::from(addr != 0),
                 Op::Gap { lost } => self.lost += lost,
                 Op::Fork { child, .. } => {
                     self.processes.insert(child);

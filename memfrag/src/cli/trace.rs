@@ -5,7 +5,7 @@ use super::backend::{self, Backend, Started};
 use super::progress::Progress;
 use super::tally::Tally;
 use anyhow::{Context, Result};
-use memfrag::capture::launch::{Child, exit_code};
+use memfrag::capture::launch::{Child, Held, exit_code};
 use memfrag::recording::{Header, Status, Writer};
 use memfrag::target::process;
 use memfrag_common::loss::Counter;
@@ -26,7 +26,7 @@ pub(super) fn run(args: &TraceArgs) -> Result<u8> {
     let stop = on_signals()?;
     let mut tally = Tally::default();
     let Started { backend, mut capture, held, target, notes } = backend::start(args, &mut tally)?;
-    let pid = held.as_ref().map_or_else(|| args.pid.first().copied().unwrap_or(0), |held| held.pid());
+    let pid = held.as_ref().map_or_else(|| args.pid.first().copied().unwrap_or(0), Held::pid);
     let output = (!args.no_record).then(|| args.output.clone().unwrap_or_else(|| default_name(args, pid)));
     if let Some(path) = &output {
         match Writer::create(path, &header(backend, args)) {
@@ -44,8 +44,10 @@ pub(super) fn run(args: &TraceArgs) -> Result<u8> {
             eprintln!("memfrag: {text}");
         }
     };
-    notes.iter().for_each(|note| say(note));
-    capture.begin();
+    for note in &notes {
+        say(note);
+    }
+    capture.begin()?;
     let mut child = match held {
         Some(held) => Some(backend::release(held, args).inspect_err(|_| {
             if let Some(path) = &output {
@@ -181,7 +183,9 @@ fn summarize(
 ) -> Result<()> {
     let seconds = end as f64 / 1e9;
     let lost = tally.lost();
-    let losses = if lost == 0 { "none lost".to_owned() } else { format!("{lost} LOST") };
+    let summary = if output.is_some() { tally.finish(end, status)? } else { None };
+    let lost = lost + summary.as_ref().map_or(0, |summary| summary.not_recorded);
+    let losses = if lost == 0 { "none lost".to_owned() } else { format!("{} LOST", super::progress::grouped(lost)) };
     say(&format!(
         "{} events of {} in {seconds:.1} s, {losses}",
         super::progress::grouped(tally.events()),
@@ -199,8 +203,7 @@ fn summarize(
     if backend == Backend::Ebpf && tally.events() as f64 / seconds.max(0.1) > 200_000.0 {
         say("at this rate probes are felt: --backend preload costs a launched command several times less");
     }
-    let Some(path) = output else { return Ok(()) };
-    let Some(summary) = tally.finish(end, status)? else { return Ok(()) };
+    let (Some(path), Some(summary)) = (output, summary) else { return Ok(()) };
     let each = summary.bytes as f64 / summary.events.max(1) as f64;
     say(&format!(
         "recorded in {} ({}, {each:.1} bytes an event); see it with: memfrag report {}",

@@ -122,9 +122,12 @@ impl Process {
         at
     }
 
-    /// A thread begins, perhaps under the id of one that has ended.
+    /// A thread begins, perhaps under the id of one that has ended. The first thread's id is the process's own and no
+    /// other thread's: it begins again when the process becomes another program.
     pub(super) fn start_thread(&mut self, tid: u32, time: u64) {
-        if self.thread(tid, time).ended.is_some() {
+        if tid == self.pid {
+            self.thread(tid, time).ended = None;
+        } else if self.thread(tid, time).ended.is_some() {
             let begun = self.add_thread(tid, time);
             self.last = begun;
             self.threads[begun].events = 1;

@@ -74,7 +74,9 @@ impl EbpfCapture {
         let scope = (self.scope == Scope::Link).then_some(pid);
         for allocator in &allocators {
             if !self.discovery.probed.contains(&key(&allocator.build_id, &allocator.open, scope)) {
-                self.attach_file(&allocator.open, scope)?;
+                // The kernel's own word for a process that has just gone would not name it.
+                self.attach_file(&allocator.open, scope)
+                    .or_else(|error| process::check(pid).map_or_else(|gone| Err(gone.into()), |()| Err(error)))?;
             }
         }
         Ok(allocators)

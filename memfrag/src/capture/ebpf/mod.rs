@@ -8,12 +8,14 @@
 //! | `capabilities` | whether this process may do all that |
 //! | `calibrate` | what a probe costs on this machine |
 //! | `discover` | which files to probe for a process, a command or the machine |
+//! | `messages` | what an object built for debugging has to say |
 //! | `tracefs` | where the kernel describes its tracepoints |
 
 mod calibrate;
 mod capabilities;
 mod discover;
 mod links;
+mod messages;
 mod multi;
 mod object;
 mod tracefs;
@@ -28,14 +30,15 @@ use super::{Capture, Counters, Sink};
 use crate::target::maps::MapLine;
 use crate::target::{ProcessInfo, process};
 use anyhow::{Context, Result};
-use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use discover::Discovery;
 use links::{Links, Programs};
 use memfrag_common::config::Scope;
 use memfrag_common::loss::{COUNTERS, Counter};
 use memfrag_common::{Event, Op, Record};
+use messages::Messages;
 use object::Loaded;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::Duration;
@@ -84,11 +87,15 @@ pub struct EbpfCapture {
     counts: PerCpuArray<MapData, u64>,
     lost: HashMap<MapData, u32, u64>,
     traced: HashMap<MapData, u32, u32>,
+    running: Array<MapData, u32>,
+    messages: Messages,
     /// Declared last: the programs go after everything that uses their maps.
     loaded: Loaded,
     started: u64,
     undecodable: u64,
     batch: Vec<Event>,
+    /// Processes that the sink knows.
+    introduced: HashSet<u32>,
     /// Processes whose code mappings have changed in this batch.
     remapped: BTreeSet<u32>,
 }
@@ -119,10 +126,12 @@ impl EbpfCapture {
         let mut loaded = object::load(options.scope, options.ring_bytes)?;
         let programs = Programs::load(&mut loaded, options.body)?;
         loaded.attach_kernel_side()?;
+        let messages = Messages::of(&mut loaded.ebpf);
         let ring = RingBuf::try_from(loaded.take_map("RECORDS")?)?;
         let counts = PerCpuArray::try_from(loaded.take_map("COUNTS")?)?;
         let lost = HashMap::try_from(loaded.take_map("LOST")?)?;
         let traced = HashMap::try_from(loaded.take_map("TRACED")?)?;
+        let running = Array::try_from(loaded.take_map("RUNNING")?)?;
         Ok(Self {
             scope: options.scope,
             links: Vec::new(),
@@ -133,10 +142,13 @@ impl EbpfCapture {
             counts,
             lost,
             traced,
+            running,
+            messages,
             loaded,
             started: monotonic_now(),
             undecodable: 0,
             batch: Vec::with_capacity(BATCH),
+            introduced: HashSet::new(),
             remapped: BTreeSet::new(),
         })
     }
@@ -170,10 +182,9 @@ impl EbpfCapture {
     }
 
     /// Tells the sink what a process is that runs already; that is known from the beginning of the trace.
-    pub fn introduce(&self, pid: u32, sink: &mut dyn Sink) {
-        if let Ok(process) = ProcessInfo::read(pid, 0) {
-            sink.process(&process);
-        }
+    pub fn introduce(&mut self, pid: u32, sink: &mut dyn Sink) {
+        self.introduced.insert(pid);
+        tell_process(0, pid, sink);
         tell_mappings(0, pid, sink);
     }
 
@@ -214,18 +225,25 @@ impl EbpfCapture {
 
     /// Gives the batch to the sink, with what `/proc` says about processes that have just changed before and behind.
     fn hand_on(&mut self, sink: &mut dyn Sink) {
+        let mut last = 0;
         for event in &mut self.batch {
+            // A process of the whole machine shows by its first event; the others are introduced as they come.
+            if event.pid != last {
+                last = event.pid;
+                if self.introduced.insert(last) {
+                    tell_process(event.time, last, sink);
+                    self.remapped.insert(last);
+                }
+            }
             match &mut event.op {
                 Op::Exec => {
-                    if let Ok(process) = ProcessInfo::read(event.pid, event.time) {
-                        sink.process(&process);
-                    }
+                    tell_process(event.time, event.pid, sink);
                     self.remapped.insert(event.pid);
                 }
-                Op::Fork { child, .. } => {
-                    if let Ok(process) = ProcessInfo::read(*child, event.time) {
-                        sink.process(&process);
-                    }
+                // Of a process that alone is traced, the children are not.
+                Op::Fork { child, .. } if self.scope != Scope::Link => {
+                    self.introduced.insert(*child);
+                    tell_process(event.time, *child, sink);
                     self.remapped.insert(*child);
                 }
                 Op::Mmap { protection, fd, .. } if *protection & PROT_EXEC != 0 && *fd >= 0 => {
@@ -233,6 +251,7 @@ impl EbpfCapture {
                 }
                 Op::Exit { status } => {
                     *status = self.statuses.remove(&event.pid).or(*status);
+                    self.introduced.remove(&event.pid);
                     self.remapped.remove(&event.pid);
                 }
                 _ => {}
@@ -247,6 +266,12 @@ impl EbpfCapture {
     }
 }
 
+fn tell_process(time: u64, pid: u32, sink: &mut dyn Sink) {
+    if let Ok(process) = ProcessInfo::read(pid, time) {
+        sink.process(&process);
+    }
+}
+
 fn tell_mappings(time: u64, pid: u32, sink: &mut dyn Sink) {
     if let Ok(lines) = process::map(pid) {
         let mappings: Vec<_> = lines.iter().filter(|line| line.is_file()).map(MapLine::mapping).collect();
@@ -255,12 +280,14 @@ fn tell_mappings(time: u64, pid: u32, sink: &mut dyn Sink) {
 }
 
 impl Capture for EbpfCapture {
-    fn begin(&mut self) {
+    fn begin(&mut self) -> Result<()> {
         self.started = monotonic_now();
+        self.running.set(0, 1, 0).context("starting the trace")
     }
 
     fn poll(&mut self, sink: &mut dyn Sink, timeout: Duration) -> Result<u64> {
         self.wait(timeout);
+        self.messages.print();
         let mut total = 0;
         // What arrives meanwhile belongs to the next call: a fast target must not keep us here.
         while total < AT_ONCE {
@@ -276,6 +303,8 @@ impl Capture for EbpfCapture {
 
     /// Also tells a gap for each process whose last records were lost.
     fn stop(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        // From here on no probe tells anything, whichever is taken off first.
+        self.running.set(0, 0, 0).context("ending the trace")?;
         let detached = self.detach();
         while self.poll(sink, Duration::ZERO)? > 0 {}
         let time = self.now();

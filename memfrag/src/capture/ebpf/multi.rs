@@ -152,7 +152,7 @@ impl MultiProgram {
         let offsets: Vec<u64> = points.iter().map(|(offset, _)| *offset).collect();
         let cookies: Vec<u64> = points.iter().map(|(_, cookie)| *cookie).collect();
         let mut attributes = LinkAttributes {
-            program: self.fd.as_raw_fd() as u32,
+            program: self.fd.as_raw_fd().cast_unsigned(),
             attach_type: ATTACH_TYPE,
             path: path.as_ptr() as u64,
             offsets: offsets.as_ptr() as u64,

@@ -1,5 +1,7 @@
 //! A traced program image: its files, its rings, what it says about itself.
 
+#![allow(clippy::cast_ptr_alignment, reason = "mappings are page-aligned, and so are the parts of the shared layout")]
+
 use crate::target::{Mapping, ProcessInfo};
 use memfrag_common::loss::COUNTERS;
 use memfrag_common::ring::{RingHeader, Slot};
@@ -40,7 +42,9 @@ impl Ring {
     #[inline]
     pub(crate) fn slot(&self, at: u64) -> &Slot {
         // SAFETY: masked, hence inside the mapping.
-        unsafe { &*self.slots.add((at & self.mask) as usize) }
+        let slot = unsafe { self.slots.add((at & self.mask) as usize) };
+        // SAFETY: a mapped slot, all of it atomic.
+        unsafe { &*slot }
     }
 
     /// How many slots there are.
@@ -181,7 +185,6 @@ impl Image {
     pub(crate) fn describe(&self, time: u64) -> (ProcessInfo, Vec<Mapping>) {
         let header = self.header();
         let text = self.text();
-        let length = |field: u32, room: usize| (field as usize).min(room);
         let (exe, text) = text.split_at(length(header.exe_bytes.load(Relaxed), text.len()));
         let (cmdline, text) = text.split_at(length(header.cmdline_bytes.load(Relaxed), text.len()));
         let maps = &text[..length(header.maps_bytes.load(Acquire), text.len())];
@@ -199,12 +202,26 @@ impl Image {
         (info, parse_maps(&String::from_utf8_lossy(maps)))
     }
 
+    /// The mappings that an image wrote when it exited, if it did.
+    pub(crate) fn last_mappings(&self) -> Option<Vec<Mapping>> {
+        let header = self.header();
+        let first = u32::from(self.origin == Origin::Exec);
+        if header.maps_version.load(Acquire) <= first {
+            return None;
+        }
+        let text = self.text();
+        let begin = header.exe_bytes.load(Relaxed).saturating_add(header.cmdline_bytes.load(Relaxed));
+        let text = text.get(begin as usize..)?;
+        Some(parse_maps(&String::from_utf8_lossy(&text[..length(header.maps_bytes.load(Relaxed), text.len())])))
+    }
+
     fn text(&self) -> Vec<u8> {
         let mut text = vec![0; TEXT_BYTES];
+        let area = self.chunks[0].as_ptr().wrapping_add(TEXT_OFFSET);
         // SAFETY: the first chunk has the area; the process writes it only before it shows its header, or while it
         // refreshes its mappings, when a torn line is left out by the parser.
         unsafe {
-            std::ptr::copy_nonoverlapping(self.chunks[0].as_ptr().add(TEXT_OFFSET), text.as_mut_ptr(), TEXT_BYTES);
+            std::ptr::copy_nonoverlapping(area, text.as_mut_ptr(), TEXT_BYTES);
         }
         text
     }
@@ -217,6 +234,11 @@ fn map(path: &Path, bytes: usize) -> io::Result<Option<MmapRaw>> {
         return Ok(None);
     }
     MmapOptions::new().len(bytes).map_raw(&file).map(Some)
+}
+
+/// A length that another process tells, as far as there is room for it.
+fn length(told: u32, room: usize) -> usize {
+    (told as usize).min(room)
 }
 
 /// The words of a command line that are separated by zero bytes.

@@ -12,6 +12,8 @@
 //! | `merge` | one order out of many rings |
 //! | `output` | records to batches of events |
 
+#![allow(clippy::cast_ptr_alignment, reason = "mappings are page-aligned, and so are the parts of the shared layout")]
+
 mod clock;
 mod directory;
 mod image;
@@ -22,7 +24,7 @@ use crate::capture::{Capture, Counters, Sink};
 use crate::target::Mapping;
 use clock::{Every, Ticker, monotonic};
 use directory::Directory;
-use image::{Image, Opened, Ring, has_ended};
+use image::{Image, Opened, Ring, has_ended, parse_maps};
 use memfrag_common::event::Op;
 use memfrag_common::loss::COUNTERS;
 use memfrag_common::session::{MAGIC, Origin, SESSION_FILE, SessionHeader, VERSION};
@@ -87,6 +89,7 @@ pub struct PreloadSession {
     seen: usize,
     scan: Every,
     check: Every,
+    look: Every,
     statuses: HashMap<u32, i32>,
     mappings: HashMap<u32, Rc<Vec<Mapping>>>,
     descriptions: HashMap<u32, crate::target::ProcessInfo>,
@@ -138,6 +141,7 @@ impl PreloadSession {
             seen: 0,
             scan: Every::new(Duration::from_millis(100)),
             check: Every::new(Duration::from_millis(5)),
+            look: Every::new(Duration::from_secs(1)),
             statuses: HashMap::new(),
             mappings: HashMap::new(),
             descriptions: HashMap::new(),
@@ -159,8 +163,9 @@ impl PreloadSession {
     }
 
     fn header(&self) -> &SessionHeader {
+        let header: *const SessionHeader = self.header.as_ptr().cast();
         // SAFETY: the mapping is a page, the header smaller, all its fields atomic.
-        unsafe { &*self.header.as_ptr().cast::<SessionHeader>() }
+        unsafe { &*header }
     }
 
     /// The variables with which a command is to be launched, given those that it would have otherwise.
@@ -295,6 +300,9 @@ impl PreloadSession {
         let taken = self.taken - before;
         self.idle = if taken == 0 { self.idle.saturating_add(1) } else { 0 };
         self.pause = self.pause_after(taken);
+        if self.look.due(now) {
+            self.refresh_mappings(sink);
+        }
         self.retire(sink);
         self.output.flush(sink);
         Ok(())
@@ -423,11 +431,11 @@ impl PreloadSession {
     fn announce(&mut self, index: usize, sink: &mut dyn Sink) {
         let image = &mut self.images[index];
         image.announced = true;
-        let (pid, ppid, born, origin) = (image.pid, image.ppid, image.born, image.origin);
+        let (pid, parent, born, origin) = (image.pid, image.ppid, image.born, image.origin);
         let time = self.output.ticker.nanoseconds(born);
         let (mut info, maps) = image.describe(time);
         let exec_of_known = origin == Origin::Exec && self.descriptions.contains_key(&pid);
-        let has_parent = self.descriptions.contains_key(&ppid);
+        let has_parent = self.descriptions.contains_key(&parent);
         if has_parent && !exec_of_known && !self.output.told.remove(&pid) {
             let flags = match origin {
                 Origin::Fork => {
@@ -437,16 +445,16 @@ impl PreloadSession {
                 // It began in its parent's memory or in a copy, which does not matter any more.
                 Origin::Exec => (libc::CLONE_VM | libc::CLONE_VFORK) as u64,
             };
-            self.output.remark(born, ppid, ppid, Op::Fork { child: pid, flags }, sink);
+            self.output.remark(born, parent, parent, Op::Fork { child: pid, flags }, sink);
         }
         self.output.flush(sink);
         let maps = if origin == Origin::Fork {
-            if let Some(parent) = self.descriptions.get(&ppid) {
-                info.comm.clone_from(&parent.comm);
-                info.exe.clone_from(&parent.exe);
-                info.cmdline.clone_from(&parent.cmdline);
+            if let Some(known) = self.descriptions.get(&parent) {
+                info.comm.clone_from(&known.comm);
+                info.exe.clone_from(&known.exe);
+                info.cmdline.clone_from(&known.cmdline);
             }
-            self.mappings.get(&ppid).map(Rc::clone).unwrap_or_default()
+            self.mappings.get(&parent).map(Rc::clone).unwrap_or_default()
         } else {
             Rc::new(maps)
         };
@@ -456,6 +464,15 @@ impl PreloadSession {
         self.descriptions.insert(pid, info);
         if origin == Origin::Exec && (exec_of_known || has_parent) {
             self.output.remark(born, pid, pid, Op::Exec, sink);
+        }
+    }
+
+    /// Looks whether running processes have loaded libraries since.
+    fn refresh_mappings(&mut self, sink: &mut dyn Sink) {
+        for image in self.images.iter().filter(|image| image.announced && !image.ended()) {
+            let Ok(text) = fs::read(format!("/proc/{}/maps", image.pid)) else { continue };
+            let maps = parse_maps(&String::from_utf8_lossy(&text));
+            tell_mappings(&mut self.mappings, &mut self.output, image.pid, maps, sink);
         }
     }
 
@@ -475,6 +492,9 @@ impl PreloadSession {
             let entry = self.totals.entry(image.pid).or_default();
             for (total, value) in entry.iter_mut().zip(image.counters()) {
                 *total += value;
+            }
+            if let Some(maps) = image.last_mappings() {
+                tell_mappings(&mut self.mappings, &mut self.output, image.pid, maps, sink);
             }
             // Nothing can be written to them any more.
             for chunk in 0..=image.rings.len() {
@@ -508,6 +528,22 @@ impl PreloadSession {
     }
 }
 
+/// Tells a process's mappings if they have changed.
+fn tell_mappings(
+    known: &mut HashMap<u32, Rc<Vec<Mapping>>>,
+    output: &mut Output,
+    pid: u32,
+    maps: Vec<Mapping>,
+    sink: &mut dyn Sink,
+) {
+    if maps.is_empty() || known.get(&pid).is_some_and(|old| **old == maps) {
+        return;
+    }
+    output.flush(sink);
+    sink.mappings(output.last(), pid, &maps);
+    known.insert(pid, Rc::new(maps));
+}
+
 impl Drop for PreloadSession {
     fn drop(&mut self) {
         self.header().active.store(0, Release);
@@ -519,7 +555,9 @@ impl Drop for PreloadSession {
 
 impl Capture for PreloadSession {
     /// The session's clock runs since it was made, which is only a moment ago.
-    fn begin(&mut self) {}
+    fn begin(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
 
     fn poll(&mut self, sink: &mut dyn Sink, timeout: Duration) -> anyhow::Result<u64> {
         Ok(Self::poll(self, sink, timeout)?.events)

@@ -43,6 +43,11 @@ impl Output {
         }
     }
 
+    /// Time of the last event.
+    pub(crate) fn last(&self) -> u64 {
+        self.last
+    }
+
     /// A record that was released, in order.
     #[inline]
     pub(crate) fn record(&mut self, words: &[u64; WORDS], stamp: u64, sink: &mut dyn Sink) {
