@@ -21,6 +21,7 @@ pub mod config;
 pub mod event;
 pub mod function;
 pub mod loss;
+#[cfg(not(target_arch = "bpf"))]
 pub mod prefetch;
 pub mod record;
 #[cfg(target_has_atomic = "64")]
