@@ -114,6 +114,11 @@ pub fn parse(text: &[u8]) -> (Vec<MapLine>, usize) {
     (lines, unread)
 }
 
+/// The mappings of files in a text like `/proc/PID/maps`; whatever else stands there is left out.
+pub fn files(text: &[u8]) -> Vec<Mapping> {
+    parse(text).0.iter().filter(|line| line.is_file()).map(MapLine::mapping).collect()
+}
+
 /// The text up to the next blank, and what follows that blank.
 fn word(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = text.iter().position(|&byte| byte == b' ').unwrap_or(text.len());

@@ -244,6 +244,14 @@ pub fn map(pid: u32) -> Result<Vec<MapLine>, ProcessError> {
     Ok(maps::parse(&text).0)
 }
 
+/// The files that a process has mapped.
+///
+/// # Errors
+/// When the process has gone or may not be looked at.
+pub fn files(pid: u32) -> Result<Vec<Mapping>, ProcessError> {
+    Ok(map(pid)?.iter().filter(|line| line.is_file()).map(MapLine::mapping).collect())
+}
+
 impl ProcessInfo {
     /// Reads who a process is. The program's file and the command line stay empty where they may not be read.
     ///
@@ -258,17 +266,21 @@ impl ProcessInfo {
         }
         let exe = fs::read_link(directory(pid).join("exe")).unwrap_or_default();
         let words = fs::read(directory(pid).join("cmdline")).unwrap_or_default();
-        let words = words.strip_suffix(b"\0").unwrap_or(&words);
-        let cmdline = match words {
-            [] => Vec::new(),
-            words => words.split(|&byte| byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect(),
-        };
+        let cmdline = self::words(&words);
         // The id may have gone to another process between two of the files.
         let after = Stat::read(pid).map_err(gone)?;
         if after.start_ticks != stat.start_ticks {
             return Err(ProcessError::Exited { pid });
         }
         Ok(Self { time, pid, ppid: after.ppid, start_ticks: after.start_ticks, comm: after.comm, exe, cmdline })
+    }
+}
+
+/// The words of a command line that zero bytes separate, as in `/proc/PID/cmdline`.
+pub fn words(bytes: &[u8]) -> Vec<String> {
+    match bytes.strip_suffix(b"\0").unwrap_or(bytes) {
+        [] => Vec::new(),
+        words => words.split(|&byte| byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect(),
     }
 }
 
@@ -343,6 +355,12 @@ mod tests {
         assert!(threads(pid).expect("it runs").contains(&pid));
         assert!(all().expect("procfs is mounted").contains(&pid));
         check(pid).expect("it can be traced");
+    }
+
+    #[test]
+    fn command_lines_keep_empty_words() {
+        assert_eq!(words(b"a\0\0b\0"), ["a", "", "b"]);
+        assert!(words(b"").is_empty());
     }
 
     #[test]

@@ -27,7 +27,6 @@ pub use links::kernel_release;
 pub use links::{Body, Point, Role};
 
 use super::{Capture, Counters, Sink};
-use crate::target::maps::MapLine;
 use crate::target::{ProcessInfo, process};
 use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
@@ -273,8 +272,7 @@ fn tell_process(time: u64, pid: u32, sink: &mut dyn Sink) {
 }
 
 fn tell_mappings(time: u64, pid: u32, sink: &mut dyn Sink) {
-    if let Ok(lines) = process::map(pid) {
-        let mappings: Vec<_> = lines.iter().filter(|line| line.is_file()).map(MapLine::mapping).collect();
+    if let Ok(mappings) = process::files(pid) {
         sink.mappings(time, pid, &mappings);
     }
 }

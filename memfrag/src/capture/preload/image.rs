@@ -2,7 +2,8 @@
 
 #![allow(clippy::cast_ptr_alignment, reason = "mappings are page-aligned, and so are the parts of the shared layout")]
 
-use crate::target::{Mapping, ProcessInfo};
+use crate::target::process::{self, Stat};
+use crate::target::{Mapping, ProcessInfo, maps};
 use memfrag_common::loss::COUNTERS;
 use memfrag_common::ring::{RingHeader, Slot};
 use memfrag_common::session::{
@@ -108,7 +109,7 @@ impl Image {
         let pidfd = pidfd(pid).filter(|_| {
             // The id may be another process's by now.
             let ticks = header.start_ticks.load(Relaxed);
-            ticks == 0 || start_ticks(pid) == Some(ticks)
+            ticks == 0 || Stat::read(pid).is_ok_and(|stat| stat.start_ticks == ticks)
         });
         Ok(Opened::Image(Box::new(Self {
             path: path.to_owned(),
@@ -197,9 +198,9 @@ impl Image {
             start_ticks: header.start_ticks.load(Relaxed),
             comm,
             exe,
-            cmdline: words(cmdline),
+            cmdline: process::words(cmdline),
         };
-        (info, parse_maps(&String::from_utf8_lossy(maps)))
+        (info, maps::files(maps))
     }
 
     /// The mappings that an image wrote when it exited, if it did.
@@ -212,7 +213,7 @@ impl Image {
         let text = self.text();
         let begin = header.exe_bytes.load(Relaxed).saturating_add(header.cmdline_bytes.load(Relaxed));
         let text = text.get(begin as usize..)?;
-        Some(parse_maps(&String::from_utf8_lossy(&text[..length(header.maps_bytes.load(Relaxed), text.len())])))
+        Some(maps::files(&text[..length(header.maps_bytes.load(Relaxed), text.len())]))
     }
 
     fn text(&self) -> Vec<u8> {
@@ -241,46 +242,6 @@ fn length(told: u32, room: usize) -> usize {
     (told as usize).min(room)
 }
 
-/// The words of a command line that are separated by zero bytes.
-fn words(bytes: &[u8]) -> Vec<String> {
-    let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
-    if bytes.is_empty() {
-        return Vec::new();
-    }
-    bytes.split(|&byte| byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
-}
-
-/// The file-backed mappings of a text like `/proc/PID/maps`. Lines that are something else are left out.
-pub(crate) fn parse_maps(text: &str) -> Vec<Mapping> {
-    text.lines().filter_map(parse_line).collect()
-}
-
-fn parse_line(line: &str) -> Option<Mapping> {
-    let mut rest = line;
-    let mut field = || {
-        rest = rest.trim_start();
-        let (field, after) = rest.split_at(rest.find(' ').unwrap_or(rest.len()));
-        rest = after;
-        field
-    };
-    let (start, end) = field().split_once('-')?;
-    let permissions = field();
-    let offset = u64::from_str_radix(field(), 16).ok()?;
-    let _device = field();
-    let inode = field().parse().ok()?;
-    let path = rest.trim_start();
-    path.starts_with('/').then(|| {
-        Some(Mapping {
-            start: u64::from_str_radix(start, 16).ok()?,
-            end: u64::from_str_radix(end, 16).ok()?,
-            offset,
-            executable: permissions.as_bytes().get(2) == Some(&b'x'),
-            path: PathBuf::from(path),
-            inode,
-        })
-    })?
-}
-
 /// A descriptor that tells when the process ends; `None` when it already has.
 fn pidfd(pid: u32) -> Option<OwnedFd> {
     // SAFETY: takes two numbers, returns a descriptor.
@@ -296,33 +257,4 @@ pub(crate) fn has_ended(pidfd: &OwnedFd) -> bool {
     let mut wait = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: one structure.
     unsafe { libc::poll(&raw mut wait, 1, 0) == 1 }
-}
-
-/// When a process started, from the 22nd field of its `stat`.
-fn start_ticks(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.get(stat.rfind(')')? + 2..)?.split(' ').nth(19)?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn maps_are_read_and_other_lines_left_out() {
-        let text = "55d0c0000000-55d0c0001000 r-xp 00002000 fd:01 1234       /usr/bin/a b\n\
-                    7ffc0000-7ffc1000 rw-p 00000000 00:00 0      [stack]\n\
-                    garbage\n7f00-7f01 r--p zz 00:00 0 /x\n55-";
-        let maps = parse_maps(text);
-        assert_eq!(maps.len(), 1);
-        assert_eq!(maps[0].path, PathBuf::from("/usr/bin/a b"));
-        assert_eq!((maps[0].start, maps[0].offset, maps[0].inode), (0x55d0_c000_0000, 0x2000, 1234));
-        assert!(maps[0].executable);
-    }
-
-    #[test]
-    fn command_lines_keep_empty_words() {
-        assert_eq!(words(b"a\0\0b\0"), ["a", "", "b"]);
-        assert!(words(b"").is_empty());
-    }
 }

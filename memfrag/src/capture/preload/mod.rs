@@ -21,10 +21,10 @@ mod merge;
 mod output;
 
 use crate::capture::{Capture, Counters, Sink};
-use crate::target::Mapping;
+use crate::target::{Mapping, process};
 use clock::{Every, Ticker, monotonic};
 use directory::Directory;
-use image::{Image, Opened, Ring, has_ended, parse_maps};
+use image::{Image, Opened, Ring, has_ended};
 use memfrag_common::event::Op;
 use memfrag_common::loss::COUNTERS;
 use memfrag_common::session::{MAGIC, Origin, SESSION_FILE, SessionHeader, VERSION};
@@ -470,8 +470,7 @@ impl PreloadSession {
     /// Looks whether running processes have loaded libraries since.
     fn refresh_mappings(&mut self, sink: &mut dyn Sink) {
         for image in self.images.iter().filter(|image| image.announced && !image.ended()) {
-            let Ok(text) = fs::read(format!("/proc/{}/maps", image.pid)) else { continue };
-            let maps = parse_maps(&String::from_utf8_lossy(&text));
+            let Ok(maps) = process::files(image.pid) else { continue };
             tell_mappings(&mut self.mappings, &mut self.output, image.pid, maps, sink);
         }
     }
