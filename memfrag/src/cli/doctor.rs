@@ -71,7 +71,10 @@ pub(super) fn run(args: &DoctorArgs) -> Result<u8> {
     }
     findings.push(shared_memory());
     let cost = cost.and_then(Result::ok);
-    let libraries = ebpf::known_allocators().iter().filter_map(|path| probes::plan(path).ok()).map(library).collect();
+    let mut libraries: Vec<Library> =
+        ebpf::known_allocators().iter().filter_map(|path| probes::plan(path).ok()).map(library).collect();
+    // The one that most programs use comes first.
+    libraries.sort_by_key(|library| (library.allocator != "glibc", library.path.clone()));
     let diagnosis = Diagnosis {
         format: "memfrag-doctor",
         version: 1,
@@ -215,15 +218,49 @@ fn text(diagnosis: &Diagnosis, cost: Option<Cost>) -> String {
     for library in &diagnosis.libraries {
         let version = library.version.as_deref().unwrap_or("");
         let _ = writeln!(text, "\n{} {version}  {}", library.allocator, library.path);
-        for probe in &library.probes {
-            let names = probe.names.join(" = ");
+        for group in library.probes.chunk_by(Probe::looks_like) {
+            let probe = &group[0];
             let class = if probe.emulated { "emulated" } else { "single-stepped" };
             let null = if probe.skips_null { ", free(NULL) passes by" } else { "" };
+            let names = label(group);
             let _ = writeln!(text, "    {names:<32} +{:<4} {:<18} {class}{null}", probe.offset, probe.instruction);
         }
-        for left in &library.left_out {
+        let (covers, others): (Vec<&String>, Vec<&String>) =
+            library.left_out.iter().partition(|left| left.contains("hands over"));
+        if !covers.is_empty() {
+            let _ = writeln!(text, "    {} others hand over to these and have no probe of their own", covers.len());
+        }
+        for left in others {
             let _ = writeln!(text, "    {left}");
         }
     }
     text
+}
+
+impl Probe {
+    /// Whether a line can stand for both: forms of one operator, probed alike.
+    fn looks_like(&self, other: &Self) -> bool {
+        self.is_operator()
+            && other.is_operator()
+            && (self.function, &self.instruction, self.offset) == (other.function, &other.instruction, other.offset)
+    }
+
+    fn is_operator(&self) -> bool {
+        self.names[0].starts_with("_Z")
+    }
+}
+
+/// The names of a group; the many of a C++ operator are only counted.
+fn label(group: &[Probe]) -> String {
+    let forms: usize = group.iter().map(|probe| probe.names.len()).sum();
+    if group[0].is_operator() {
+        return if forms == 1 {
+            group[0].function.to_owned()
+        } else {
+            format!("{} ({forms} forms)", group[0].function)
+        };
+    }
+    let (mangled, names): (Vec<&str>, Vec<&str>) = group[0].names.iter().partition(|name| name.starts_with("_Z"));
+    let operators = if mangled.is_empty() { String::new() } else { format!(" (and {} operators)", mangled.len()) };
+    names.join(" = ") + &operators
 }
