@@ -129,15 +129,28 @@ fn wait_for(child: Option<Child>, status: Option<i32>, say: &dyn Fn(&str)) -> Re
     }
 }
 
-/// Ctrl-C and SIGTERM ask for the end; a second one gives up at once.
+/// Ctrl-C and SIGTERM ask for the end; a second one gives up at once. What comes together with the first is the same
+/// wish: `timeout` signals a process and then its group.
 fn on_signals() -> Result<Arc<AtomicBool>> {
+    const SAME_WISH: Duration = Duration::from_millis(300);
     let stop = Arc::new(AtomicBool::new(false));
+    let gives_up = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // In this order: the second signal finds the flag set by the first.
-        signal_hook::flag::register_conditional_shutdown(signal, i32::from(super::FAILED), Arc::clone(&stop))
+        signal_hook::flag::register_conditional_shutdown(signal, i32::from(super::FAILED), Arc::clone(&gives_up))
             .context("installing a signal handler")?;
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("installing a signal handler")?;
     }
+    let asked = Arc::clone(&stop);
+    std::thread::Builder::new()
+        .name("memfrag-signals".to_owned())
+        .spawn(move || {
+            while !asked.load(Ordering::Relaxed) {
+                std::thread::sleep(SAME_WISH / 6);
+            }
+            std::thread::sleep(SAME_WISH);
+            gives_up.store(true, Ordering::Relaxed);
+        })
+        .context("starting a thread")?;
     Ok(stop)
 }
 
