@@ -46,11 +46,20 @@ pub(crate) fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("memfrag: {error:#}");
+            eprintln!("memfrag: {}", explain(&error));
             let status = error.downcast_ref::<Exit>().map_or(FAILED, |exit| exit.status);
             ExitCode::from(status)
         }
     }
+}
+
+/// An error and its causes, each said once: many messages name their cause already.
+fn explain(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        known if known.contains(&cause) => text,
+        _ => format!("{text}: {cause}"),
+    })
 }
 
 /// Whether the reader of our output went away, as `head` does; that is no failure.
@@ -59,4 +68,15 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
         .any(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_said_once() {
+        let error = anyhow::anyhow!("denied").context("cannot read x: denied").context("reporting");
+        assert_eq!(explain(&error), "reporting: cannot read x: denied");
+    }
 }
