@@ -6,6 +6,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use memfrag::capture::Sink as _;
 use memfrag::recording::{Item, Reader};
 use memfrag::report::{RecordingMeta, Report, ReportBuilder, Style, json, text};
+use memfrag::target::allocator::Facts;
+use memfrag::target::file::MappedFile;
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::time::Duration;
@@ -67,13 +69,24 @@ fn gather(file: &Path, at: Option<Duration>) -> Result<Report> {
     }
     bar.finish_and_clear();
     let duration_ns = until.unwrap_or_else(|| end.as_ref().map_or(reader.last_time(), |end| end.time));
-    Ok(builder.finish(RecordingMeta {
+    let mut report = builder.finish(RecordingMeta {
         file: file.display().to_string(),
         duration_ns,
         backend: reader.header().backend.clone(),
         complete: reader.complete() && end.is_none_or(|end| end.stopped.is_empty()),
         bytes_on_disk: reader.bytes(),
-    }))
+    });
+    for allocator in report.processes.iter_mut().filter_map(|process| process.allocator.as_mut()) {
+        allocator.version = allocator.version.take().or_else(|| version_of(&allocator.path, &allocator.name));
+    }
+    Ok(report)
+}
+
+/// The version of an allocator, from its file, if that is still there and still holds it.
+fn version_of(path: &str, name: &str) -> Option<String> {
+    let file = MappedFile::open(Path::new(path)).ok()?;
+    let (kind, version) = Facts::parse(&file, Path::new(path)).ok()?.allocator?;
+    version.filter(|_| kind.name() == name)
 }
 
 /// A bar for recordings that take a while to read.

@@ -16,11 +16,8 @@ const KNOWN: [(&str, &str); 7] = [
     ("libc-2.", "glibc"),
 ];
 
-/// The allocator of a process with these mappings, unless it was `identified` by better means.
-pub(super) fn identify(identified: Option<&Allocator>, mappings: &[Mapping]) -> Option<Allocator> {
-    if let Some(known) = identified {
-        return Some(known.clone());
-    }
+/// The allocator of a process with these mappings.
+pub(super) fn identify(mappings: &[Mapping]) -> Option<Allocator> {
     KNOWN.iter().find_map(|(prefix, name)| {
         let file = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
         mappings.iter().find_map(|mapping| {
@@ -47,7 +44,7 @@ mod tests {
     fn check(paths: &[&str], expected: Option<(&str, Option<&str>, &str)>) {
         let mappings: Vec<Mapping> =
             paths.iter().map(|path| Mapping { path: path.into(), ..Mapping::default() }).collect();
-        let found = identify(None, &mappings);
+        let found = identify(&mappings);
         let found = found.as_ref().map(|a| (a.name.as_str(), a.version.as_deref(), a.path.as_str()));
         assert_eq!(found, expected);
     }
@@ -61,12 +58,5 @@ mod tests {
         check(&["/lib/libc.so.6", "/l/libmimalloc.so.2.0"], Some(("mimalloc", None, "/l/libmimalloc.so.2.0")));
         check(&["/l/libtcmalloc_minimal.so.4"], Some(("tcmalloc", None, "/l/libtcmalloc_minimal.so.4")));
         check(&["/usr/bin/static", ""], None);
-    }
-
-    #[test]
-    fn better_knowledge_wins() {
-        let known = Allocator { name: "jemalloc".to_owned(), version: Some("5.3.0".to_owned()), path: "/x".to_owned() };
-        let mapped = [Mapping { path: "/lib/libc.so.6".into(), ..Mapping::default() }];
-        assert_eq!(identify(Some(&known), &mapped), Some(known));
     }
 }

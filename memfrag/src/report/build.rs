@@ -1,7 +1,7 @@
 //! From events to a report.
 
 use super::model::{
-    Allocator, Amount, End, Events, Exit, Function, Mapped, Metrics, Peak, Process, Recording, Report, Timeline, Totals,
+    Amount, End, Events, Exit, Function, Mapped, Metrics, Peak, Process, Recording, Report, Timeline, Totals,
 };
 use super::{allocator, sites};
 use crate::capture::{Counters, Sink};
@@ -46,7 +46,6 @@ pub struct ReportBuilder {
     mappings: HashMap<usize, Vec<Vec<Mapping>>>,
     /// Live bytes when a process's memory was last read, by index of the process.
     live_at_reading: HashMap<usize, u64>,
-    allocators: HashMap<u32, Allocator>,
     counters: BTreeMap<Option<u32>, Counters>,
     missing: u64,
 }
@@ -113,11 +112,6 @@ impl ReportBuilder {
     /// Events that were recorded and that damage to the file took.
     pub fn missing(&mut self, events: u64) {
         self.missing = self.missing.saturating_add(events);
-    }
-
-    /// The allocator of a process, when better means than file names identified it.
-    pub fn allocator(&mut self, pid: u32, allocator: Allocator) {
-        self.allocators.insert(pid, allocator);
     }
 
     /// The heaps as they are now.
@@ -240,7 +234,7 @@ impl ReportBuilder {
                 rss_at_ns: reading.map(|reading| reading.time),
                 metrics: Metrics { overhead_ratio: self.overhead(at, reading) },
             },
-            allocator: allocator::identify(self.allocators.get(&process.pid()), newest),
+            allocator: allocator::identify(newest),
             functions: heap
                 .functions()
                 .iter()
