@@ -52,6 +52,9 @@ const STOPPED: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_micros(150);
 const REST: Duration = Duration::from_millis(1);
 
+/// How long the end of a session waits for ended processes that bring nothing more.
+const PATIENCE: Duration = Duration::from_millis(200);
+
 /// What the library's variable is called.
 const PRELOAD: &str = "LD_PRELOAD";
 
@@ -215,9 +218,14 @@ impl PreloadSession {
         let end = self.output.ticker.now();
         self.header().active.store(0, Release);
         self.finishing = true;
-        let patience = Instant::now() + Duration::from_millis(200);
-        while self.last_pass <= end || (self.images.iter().any(Image::ended) && Instant::now() < patience) {
+        // Ended processes go once they are read to the end. One that a stopped thread holds back is given up, but not
+        // while there still is something to read, however long that takes.
+        let mut read = (self.taken, Instant::now());
+        while self.last_pass <= end || (self.images.iter().any(Image::ended) && read.1.elapsed() < PATIENCE) {
             self.pass(sink)?;
+            if self.taken != read.0 || self.last_pass <= end {
+                read = (self.taken, Instant::now());
+            }
             std::thread::sleep(Duration::from_micros(50));
         }
         let running = self.running();
