@@ -12,6 +12,7 @@ use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Everything that a session told.
@@ -127,10 +128,12 @@ fn causality_errors(events: &[Event]) -> Vec<String> {
     errors
 }
 
-/// Compiles `name.c` once.
+/// Compiles `name.c`, into a file of its own: another test may be running the same program.
 fn program(name: &str, flags: &[&str]) -> PathBuf {
     let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/preload-programs/{name}.c"));
-    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    static MADE: AtomicU32 = AtomicU32::new(0);
+    let number = MADE.fetch_add(1, Ordering::Relaxed);
+    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}-{number}", std::process::id()));
     let status = Command::new("cc")
         .args(["-O1", "-w", "-fno-builtin", "-pthread", "-o"])
         .arg(&target)
