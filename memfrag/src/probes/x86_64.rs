@@ -287,7 +287,8 @@ impl Held {
     }
 
     fn step(&mut self, written: &[Iced], copy: Option<(Register, Register)>) {
-        let gone: u16 = written.iter().filter_map(|&register| general(register)).map(|at| 1 << at as u16).sum();
+        let gone: u16 =
+            written.iter().filter_map(|&register| general(register)).fold(0, |gone, at| gone | 1 << at as u16);
         for place in &mut self.places {
             let copied = copy.filter(|(from, _)| *place & 1 << *from as u16 != 0);
             *place &= !gone;

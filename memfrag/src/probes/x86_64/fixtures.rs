@@ -82,10 +82,10 @@ fn the_c_libraries_need_no_single_steps() {
             builds += u32::from(line.symbol == "malloc");
             let opcode = line.instruction[usize::from(line.instruction[0] == 0x41)];
             assert!((0x50..0x58).contains(&opcode), "{origin}: {} is not on a push", line.symbol);
-            assert_eq!(line.skips_null, line.symbol == "free" && !origin.contains("2.28"), "{origin}: {}", line.symbol);
+            assert_eq!(line.skips_null, line.symbol == "free", "{origin}: {}", line.symbol);
         }
     });
-    assert!(builds >= 5, "only {builds} builds of glibc");
+    assert!(builds >= 2, "only {builds} builds of glibc");
 }
 
 #[test]

@@ -47,6 +47,25 @@ fn the_nearest_emulated_instruction_is_taken() {
     }
 }
 
+/// Builds for processors with control-flow enforcement begin every function with `endbr64`, and some keep frame
+/// pointers: the shapes of Ubuntu's and Fedora's C libraries.
+#[test]
+fn builds_with_control_flow_enforcement_need_no_single_steps() {
+    // endbr64; push rbp; mov rbp,rsp; pop rbp; ret
+    let malloc = [0xf3, 0x0f, 0x1e, 0xfa, 0x55, 0x48, 0x89, 0xe5, 0x5d, 0xc3];
+    assert_eq!(placed(&site("malloc", &malloc)), (4, EMULATED, false));
+    // endbr64; test rdi,rdi; je to the last ret; push rbp; mov rbp,rsp; pop rbp; ret; ret
+    let free = [
+        &[0xf3, 0x0f, 0x1e, 0xfa, 0x48, 0x85, 0xff, 0x0f, 0x84, 6, 0, 0, 0][..],
+        &[0x55, 0x48, 0x89, 0xe5, 0x5d, 0xc3, 0xc3],
+    ];
+    assert_eq!(placed(&site("free", &free.concat())), (13, EMULATED, true));
+    // endbr64; mov rax,rsi; mul rdx; jo to the last two; ret; xor eax,eax; ret: the count is gone before the branch.
+    let reallocarray =
+        [&[0xf3, 0x0f, 0x1e, 0xfa, 0x48, 0x89, 0xf0, 0x48, 0xf7, 0xe2][..], &[0x70, 1, 0xc3, 0x31, 0xc0, 0xc3]];
+    assert_eq!(placed(&site("reallocarray", &reallocarray.concat())), (0, STEPPED, false));
+}
+
 #[test]
 fn what_would_lie_is_refused() {
     let cases: &[(&str, &[u8])] = &[
