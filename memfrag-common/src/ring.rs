@@ -34,8 +34,8 @@
 //!
 //! Rings are merged by stamp. In a pass that begins at T the consumer reads each ring's `state`, then `head`. A ring
 //! seen idle has published every stamp that it took before the store of `state` could be late, that is, up to the
-//! beginning of the *previous* pass; a ring seen stamping may still publish one not below its last. The least of
-//! these is the watermark: no record at or below it can arrive any more.
+//! beginning of the *previous* pass; a ring seen stamping has published all that are below its last stamp, and may
+//! still publish one equal to it. The least of these is the watermark: no record at or below it can arrive any more.
 
 use crate::record::Record;
 use core::cell::Cell;

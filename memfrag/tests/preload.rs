@@ -128,10 +128,12 @@ fn causality_errors(events: &[Event]) -> Vec<String> {
     errors
 }
 
+/// Programs compiled so far.
+static MADE: AtomicU32 = AtomicU32::new(0);
+
 /// Compiles `name.c`, into a file of its own: another test may be running the same program.
 fn program(name: &str, flags: &[&str]) -> PathBuf {
     let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/preload-programs/{name}.c"));
-    static MADE: AtomicU32 = AtomicU32::new(0);
     let number = MADE.fetch_add(1, Ordering::Relaxed);
     let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}-{number}", std::process::id()));
     let status = Command::new("cc")

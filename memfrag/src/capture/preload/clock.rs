@@ -31,6 +31,12 @@ impl Ticker {
         Self { clock, origin, slope: slope.max(1) }
     }
 
+    /// One whose ticks are nanoseconds since the trace began.
+    #[cfg(test)]
+    pub(crate) fn of_nanoseconds() -> Self {
+        Self { clock: Clock::Monotonic, origin: 0, slope: 1 << 32 }
+    }
+
     /// Which clock it is.
     pub(crate) fn clock(&self) -> Clock {
         self.clock

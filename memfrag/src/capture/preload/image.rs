@@ -34,15 +34,28 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
+    /// A ring of which nothing has been read.
+    ///
+    /// # Safety
+    ///
+    /// `header` and `slots` point to a ring of `count` slots, a power of two, that stays mapped as long as this value
+    /// is used.
+    pub(crate) unsafe fn new(header: *const RingHeader, slots: *const Slot, count: u64) -> Self {
+        let mut ring = Self { header, slots, mask: count - 1, tail: 0, head: 0, last: 0, at_work: None };
+        ring.last = ring.header().owner.0.born.load(Relaxed);
+        ring
+    }
+
+    /// The consumer's view of the header.
     pub(crate) fn header(&self) -> &RingHeader {
-        // SAFETY: inside one of the image's mappings, which live as long as the rings.
+        // SAFETY: `new` was given a header that stays mapped.
         unsafe { &*self.header }
     }
 
     /// The slot of index `at`.
     #[inline]
     pub(crate) fn slot(&self, at: u64) -> &Slot {
-        // SAFETY: masked, hence inside the mapping.
+        // SAFETY: masked, hence one of the slots that `new` was given.
         let slot = unsafe { self.slots.add((at & self.mask) as usize) };
         // SAFETY: a mapped slot, all of it atomic.
         unsafe { &*slot }
@@ -161,16 +174,8 @@ impl Image {
             let header = unsafe { self.chunks[chunk as usize].as_ptr().add(offset) };
             // SAFETY: as above.
             let slots = unsafe { header.add(RING_HEADER_BYTES) };
-            let mut ring = Ring {
-                header: header.cast(),
-                slots: slots.cast(),
-                mask: u64::from(self.slots) - 1,
-                tail: 0,
-                head: 0,
-                last: 0,
-                at_work: None,
-            };
-            ring.last = ring.header().owner.0.born.load(Relaxed);
+            // SAFETY: a ring with all its slots, as above; the mappings live as long as the image's rings.
+            let ring = unsafe { Ring::new(header.cast(), slots.cast(), u64::from(self.slots)) };
             self.rings.push(ring);
         }
         Ok(())

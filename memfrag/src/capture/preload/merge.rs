@@ -72,7 +72,7 @@ fn run(ring: &mut Ring, bound: Key, most: u64, out: &mut impl FnMut(&[u64; WORDS
     let mut given_back = first;
     while ring.tail < end {
         // Written by another processor; those not yet written are left to it.
-        prefetch(ring.slot((ring.tail + AHEAD).min(end - 1)));
+        prefetch(ring.slot(ring.tail.saturating_add(AHEAD).min(end - 1)));
         let words = ring.slot(ring.tail).load();
         let key = key(&words, ring.last);
         if key > bound {
@@ -91,3 +91,6 @@ fn run(ring: &mut Ring, bound: Key, most: u64, out: &mut impl FnMut(&[u64; WORDS
     }
     ring.tail - first
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,9 @@
 //! | `directory` | the directory and the library in it |
 //! | `clock` | ticks and nanoseconds |
 //! | `image` | one program image: its files and rings |
+//! | `roster` | which images there are, and since and until when |
+//! | `pass` | one pass over the rings |
+//! | `watermark` | up to where no record can come any more |
 //! | `merge` | one order out of many rings |
 //! | `output` | records to batches of events |
 
@@ -19,38 +22,32 @@ mod directory;
 mod image;
 mod merge;
 mod output;
+mod pass;
+mod roster;
+mod watermark;
 
 use crate::capture::{Capture, Counters, Sink};
-use crate::target::{Mapping, process};
+use crate::target::Mapping;
 use clock::{Every, Ticker, monotonic};
 use directory::Directory;
-use image::{Image, Opened, Ring, has_ended};
-use memfrag_common::event::Op;
+use image::{Image, has_ended};
 use memfrag_common::loss::COUNTERS;
-use memfrag_common::session::{MAGIC, Origin, SESSION_FILE, SessionHeader, VERSION};
+use memfrag_common::session::{MAGIC, SESSION_FILE, SessionHeader, VERSION};
 use memmap2::{MmapOptions, MmapRaw};
 use merge::Merger;
 use output::Output;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::rc::Rc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::{Duration, Instant};
 
 /// Slots of a ring unless the session is told otherwise: 1.5 MiB for each thread that allocates.
 pub const RING_SLOTS: u32 = 1 << 15;
-
-/// A thread that has been about to write for so long is stopped, not at work: the others need not wait for it.
-const STOPPED: Duration = Duration::from_secs(1);
-
-/// How long to wait after a pass that found hardly anything, and after one that found nothing: short enough for a ring
-/// not to fill up meanwhile, long enough to leave the processor to the programs.
-const PAUSE: Duration = Duration::from_micros(150);
-const REST: Duration = Duration::from_millis(1);
 
 /// How long the end of a session waits for ended processes that bring nothing more.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -277,278 +274,6 @@ impl PreloadSession {
     fn running(&self) -> usize {
         self.images.iter().filter(|image| !image.ended()).count()
     }
-
-    /// One look at everything.
-    fn pass(&mut self, sink: &mut dyn Sink) -> io::Result<()> {
-        // A store takes no longer to be seen than this: see the module of the ring.
-        let slack = self.output.ticker.ticks(Duration::from_micros(20));
-        let mut begin = self.output.ticker.now();
-        while begin.saturating_sub(self.last_pass) < slack {
-            std::hint::spin_loop();
-            begin = self.output.ticker.now();
-        }
-        // After the pass's own stamp: whoever sees this takes a later one.
-        self.header().heartbeat.store(monotonic(), Release);
-        let now = Instant::now();
-        if self.check.due(now) || self.finishing {
-            for image in &mut self.images {
-                image.dead = image.dead || image.pidfd.as_ref().is_none_or(has_ended);
-            }
-        }
-        // Whoever was dead by now has counted its files before.
-        let processes = self.header().processes.load(Acquire);
-        if processes != self.processes || self.scan.due(now) {
-            self.processes = processes;
-            self.find_images()?;
-        }
-        let before = self.taken;
-        let watermark = self.observe(begin);
-        self.release(watermark, sink);
-        self.last_pass = begin;
-        let taken = self.taken - before;
-        self.idle = if taken == 0 { self.idle.saturating_add(1) } else { 0 };
-        self.pause = self.pause_after(taken);
-        if self.look.due(now) {
-            self.refresh_mappings(sink);
-        }
-        self.retire(sink);
-        self.output.flush(sink);
-        Ok(())
-    }
-
-    /// How long to wait after a pass that took so many records. What still lies in the rings is as a rule too young
-    /// for its pass, not for the next: only a ring held back by a thread at work is worth no hurry.
-    fn pause_after(&self, taken: u64) -> Duration {
-        let share = self.share() / 2;
-        let waiting = self.images.iter().flat_map(|image| &image.rings).map(|ring| ring.head - ring.tail).max();
-        match (taken, waiting.unwrap_or(0)) {
-            (taken, waiting) if taken >= share || (waiting >= share && self.idle < 3) => Duration::ZERO,
-            (0, 0) => REST,
-            _ => PAUSE,
-        }
-    }
-
-    /// How many records one pass takes. The next pass takes none that were made after this one began: were it to
-    /// empty the rings, a program that keeps them full would find the daemon with nothing that it may take.
-    fn share(&self) -> u64 {
-        if self.finishing { u64::MAX } else { (u64::from(self.slots) / 4).max(1024) }
-    }
-
-    fn find_images(&mut self) -> io::Result<()> {
-        for entry in fs::read_dir(self.directory.data())? {
-            let entry = entry?;
-            let name = entry.file_name();
-            // Names with a dot are further files of the same process.
-            if self.known.contains(&name) || name.as_bytes().contains(&b'.') {
-                continue;
-            }
-            match Image::open(&entry.path(), self.slots) {
-                Ok(Opened::Image(image)) => {
-                    self.known.insert(name);
-                    self.add(*image);
-                }
-                Ok(Opened::Unfinished) => {}
-                Ok(Opened::Foreign) => {
-                    self.known.insert(name);
-                    self.foreign += 1;
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    self.known.insert(name);
-                    self.foreign += 1;
-                    if error.raw_os_error() == Some(libc::EMFILE) {
-                        return Err(error);
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, image: Image) {
-        let pid = image.pid;
-        self.seen += 1;
-        self.images.push(image);
-        // Appearances are told in order.
-        self.images.sort_by_key(|image| image.born);
-        // Of the images of one process all but the last are gone. An image of the same id that started at another
-        // time was another process, which must have ended.
-        let mut later = self.images.iter_mut().rev().filter(|image| image.pid == pid);
-        if let Some(last) = later.next() {
-            let last = last.start_ticks;
-            for old in later {
-                old.replaced = old.start_ticks == last;
-                old.dead = true;
-            }
-        }
-    }
-
-    /// Looks how far each ring is. Returns the watermark: no record at or below it can come any more.
-    fn observe(&mut self, begin: u64) -> u64 {
-        let mut watermark = self.last_pass;
-        let stopped = self.output.ticker.ticks(STOPPED);
-        for image in &mut self.images {
-            if image.find_rings().is_err() {
-                self.damaged += 1;
-            }
-            let ended = image.ended();
-            for ring in &mut image.rings {
-                let (state, head) = ring.header().observe();
-                if head < ring.tail || head - ring.tail > ring.capacity() {
-                    self.damaged += 1;
-                    ring.tail = head;
-                }
-                ring.head = head;
-                if state == 0 || ended {
-                    ring.at_work = None;
-                    continue;
-                }
-                let since = match ring.at_work {
-                    Some((old_state, old_head, since)) if (old_state, old_head) == (state, head) => since,
-                    _ => begin,
-                };
-                ring.at_work = Some((state, head, since));
-                if begin - since < stopped {
-                    let last = if head > ring.tail { ring.slot(head - 1).load()[0] } else { ring.last };
-                    watermark = watermark.min(last);
-                }
-            }
-        }
-        watermark
-    }
-
-    /// Hands on everything up to the watermark.
-    fn release(&mut self, watermark: u64, sink: &mut dyn Sink) {
-        while let Some(index) = self.images.iter().position(|image| !image.announced && image.born <= watermark) {
-            let born = self.images[index].born;
-            self.release_records(born.saturating_sub(1), u64::MAX, sink);
-            self.announce(index, sink);
-        }
-        self.release_records(watermark, self.share(), sink);
-    }
-
-    /// Hands on the records up to `limit`, but no more than `most`.
-    fn release_records(&mut self, limit: u64, most: u64, sink: &mut dyn Sink) {
-        let mut rings: Vec<&mut Ring> =
-            self.images.iter_mut().flat_map(|image| &mut image.rings).filter(|ring| ring.tail < ring.head).collect();
-        let output = &mut self.output;
-        self.taken += self.merger.release(&mut rings, limit, most, |words, stamp| output.record(words, stamp, sink));
-    }
-
-    /// Tells that an image has appeared.
-    fn announce(&mut self, index: usize, sink: &mut dyn Sink) {
-        let image = &mut self.images[index];
-        image.announced = true;
-        let (pid, parent, born, origin) = (image.pid, image.ppid, image.born, image.origin);
-        let time = self.output.ticker.nanoseconds(born);
-        let (mut info, maps) = image.describe(time);
-        let exec_of_known = origin == Origin::Exec && self.descriptions.contains_key(&pid);
-        let has_parent = self.descriptions.contains_key(&parent);
-        if has_parent && !exec_of_known && !self.output.told.remove(&pid) {
-            let flags = match origin {
-                Origin::Fork => {
-                    self.output.appeared.insert(pid);
-                    0
-                }
-                // It began in its parent's memory or in a copy, which does not matter any more.
-                Origin::Exec => (libc::CLONE_VM | libc::CLONE_VFORK) as u64,
-            };
-            self.output.remark(born, parent, parent, Op::Fork { child: pid, flags }, sink);
-        }
-        self.output.flush(sink);
-        let maps = if origin == Origin::Fork {
-            if let Some(known) = self.descriptions.get(&parent) {
-                info.comm.clone_from(&known.comm);
-                info.exe.clone_from(&known.exe);
-                info.cmdline.clone_from(&known.cmdline);
-            }
-            self.mappings.get(&parent).map(Rc::clone).unwrap_or_default()
-        } else {
-            Rc::new(maps)
-        };
-        sink.process(&info);
-        sink.mappings(time, pid, &maps);
-        self.mappings.insert(pid, maps);
-        self.descriptions.insert(pid, info);
-        if origin == Origin::Exec && (exec_of_known || has_parent) {
-            self.output.remark(born, pid, pid, Op::Exec, sink);
-        }
-    }
-
-    /// Looks whether running processes have loaded libraries since.
-    fn refresh_mappings(&mut self, sink: &mut dyn Sink) {
-        for image in self.images.iter().filter(|image| image.announced && !image.ended()) {
-            let Ok(maps) = process::files(image.pid) else { continue };
-            tell_mappings(&mut self.mappings, &mut self.output, image.pid, maps, sink);
-        }
-    }
-
-    /// Lets go of images that have ended and been read to the end.
-    fn retire(&mut self, sink: &mut dyn Sink) {
-        let me = std::process::id();
-        let mut index = 0;
-        while let Some(image) = self.images.get(index) {
-            let read = image.announced && image.rings.iter().all(|ring| ring.tail == ring.head);
-            // The status of our own child will be told.
-            let known = image.ppid != me || self.statuses.contains_key(&image.pid) || self.finishing || image.replaced;
-            if !(image.ended() && read && known) {
-                index += 1;
-                continue;
-            }
-            let image = self.images.remove(index);
-            let entry = self.totals.entry(image.pid).or_default();
-            for (total, value) in entry.iter_mut().zip(image.counters()) {
-                *total += value;
-            }
-            if let Some(maps) = image.last_mappings() {
-                tell_mappings(&mut self.mappings, &mut self.output, image.pid, maps, sink);
-            }
-            // Nothing can be written to them any more.
-            for chunk in 0..=image.rings.len() {
-                let mut path = image.path().as_os_str().to_owned();
-                if chunk > 0 {
-                    path.push(format!(".{chunk}"));
-                }
-                if fs::remove_file(&path).is_err() {
-                    break;
-                }
-            }
-            if let Some(name) = image.path().file_name() {
-                self.known.remove(name);
-            }
-            let stamp = image.rings.iter().map(|ring| ring.last).max().unwrap_or(image.born);
-            for ring in &image.rings {
-                let owner = ring.header().owner.0.owner.load(Relaxed) as u32;
-                if owner != 0 {
-                    self.output.remark(stamp, image.pid, owner, Op::ThreadExit, sink);
-                }
-            }
-            if !image.replaced {
-                let status = self.statuses.remove(&image.pid);
-                self.output.remark(stamp, image.pid, image.pid, Op::Exit { status }, sink);
-                self.descriptions.remove(&image.pid);
-                self.mappings.remove(&image.pid);
-                self.output.told.remove(&image.pid);
-                self.output.appeared.remove(&image.pid);
-            }
-        }
-    }
-}
-
-/// Tells a process's mappings if they have changed.
-fn tell_mappings(
-    known: &mut HashMap<u32, Rc<Vec<Mapping>>>,
-    output: &mut Output,
-    pid: u32,
-    maps: Vec<Mapping>,
-    sink: &mut dyn Sink,
-) {
-    if maps.is_empty() || known.get(&pid).is_some_and(|old| **old == maps) {
-        return;
-    }
-    output.flush(sink);
-    sink.mappings(output.last(), pid, &maps);
-    known.insert(pid, Rc::new(maps));
 }
 
 impl Drop for PreloadSession {

@@ -1,0 +1,111 @@
+//! One pass over the rings: how far they are, what of it may be told, and when to come again.
+
+use super::PreloadSession;
+use super::clock::monotonic;
+use super::image::{Ring, has_ended};
+use super::watermark::Watermark;
+use crate::capture::Sink;
+use std::io;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::time::{Duration, Instant};
+
+/// A thread that has been about to write for so long is stopped, not at work: the others need not wait for it.
+const STOPPED: Duration = Duration::from_secs(1);
+
+/// How long to wait after a pass that found hardly anything, and after one that found nothing: short enough for a ring
+/// not to fill up meanwhile, long enough to leave the processor to the programs.
+const PAUSE: Duration = Duration::from_micros(150);
+const REST: Duration = Duration::from_millis(1);
+
+impl PreloadSession {
+    /// One look at everything.
+    pub(super) fn pass(&mut self, sink: &mut dyn Sink) -> io::Result<()> {
+        // A store takes no longer to be seen than this: see the module of the ring.
+        let slack = self.output.ticker.ticks(Duration::from_micros(20));
+        let mut begin = self.output.ticker.now();
+        while begin.saturating_sub(self.last_pass) < slack {
+            std::hint::spin_loop();
+            begin = self.output.ticker.now();
+        }
+        // After the pass's own stamp: whoever sees this takes a later one.
+        self.header().heartbeat.store(monotonic(), Release);
+        let now = Instant::now();
+        if self.check.due(now) || self.finishing {
+            for image in &mut self.images {
+                image.dead = image.dead || image.pidfd.as_ref().is_none_or(has_ended);
+            }
+        }
+        // Whoever was dead by now has counted its files before.
+        let processes = self.header().processes.load(Acquire);
+        if processes != self.processes || self.scan.due(now) {
+            self.processes = processes;
+            self.find_images()?;
+        }
+        let before = self.taken;
+        let watermark = self.observe(begin);
+        self.release(watermark, sink);
+        self.last_pass = begin;
+        let taken = self.taken - before;
+        self.idle = if taken == 0 { self.idle.saturating_add(1) } else { 0 };
+        self.pause = self.pause_after(taken);
+        if self.look.due(now) {
+            self.refresh_mappings(sink);
+        }
+        self.retire(sink);
+        self.output.flush(sink);
+        Ok(())
+    }
+
+    /// How long to wait after a pass that took so many records. What still lies in the rings is as a rule too young
+    /// for its pass, not for the next: only a ring held back by a thread at work is worth no hurry.
+    fn pause_after(&self, taken: u64) -> Duration {
+        let share = self.share() / 2;
+        let waiting = self.images.iter().flat_map(|image| &image.rings).map(|ring| ring.head - ring.tail).max();
+        match (taken, waiting.unwrap_or(0)) {
+            (taken, waiting) if taken >= share || (waiting >= share && self.idle < 3) => Duration::ZERO,
+            (0, 0) => REST,
+            _ => PAUSE,
+        }
+    }
+
+    /// How many records one pass takes. The next pass takes none that were made after this one began: were it to
+    /// empty the rings, a program that keeps them full would find the daemon with nothing that it may take.
+    fn share(&self) -> u64 {
+        if self.finishing { u64::MAX } else { (u64::from(self.slots) / 4).max(1024) }
+    }
+
+    /// Looks how far each ring is. Returns the watermark: no record at or below it can come any more.
+    fn observe(&mut self, begin: u64) -> u64 {
+        let mut watermark = Watermark::new(self.last_pass, begin, self.output.ticker.ticks(STOPPED));
+        for image in &mut self.images {
+            if image.find_rings().is_err() {
+                self.damaged += 1;
+            }
+            let ended = image.ended();
+            for ring in &mut image.rings {
+                if !watermark.observe(ring, ended) {
+                    self.damaged += 1;
+                }
+            }
+        }
+        watermark.stamp()
+    }
+
+    /// Hands on everything up to the watermark.
+    fn release(&mut self, watermark: u64, sink: &mut dyn Sink) {
+        while let Some(index) = self.images.iter().position(|image| !image.announced && image.born <= watermark) {
+            let born = self.images[index].born;
+            self.release_records(born.saturating_sub(1), u64::MAX, sink);
+            self.announce(index, sink);
+        }
+        self.release_records(watermark, self.share(), sink);
+    }
+
+    /// Hands on the records up to `limit`, but no more than `most`.
+    fn release_records(&mut self, limit: u64, most: u64, sink: &mut dyn Sink) {
+        let mut rings: Vec<&mut Ring> =
+            self.images.iter_mut().flat_map(|image| &mut image.rings).filter(|ring| ring.tail < ring.head).collect();
+        let output = &mut self.output;
+        self.taken += self.merger.release(&mut rings, limit, most, |words, stamp| output.record(words, stamp, sink));
+    }
+}
