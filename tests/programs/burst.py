@@ -1,0 +1,14 @@
+"""Makes 80 MB of objects, keeps a small one in every 25, and drops the rest."""
+
+import random
+import time
+
+random.seed(1)
+blocks, kept = [], []
+for number in range(60_000):
+    blocks.append(bytes(random.randrange(700, 1900)))
+    if number % 25 == 0:
+        kept.append(bytes(560))
+blocks.clear()
+time.sleep(0.5)
+print(len(kept), "survivors")
