@@ -111,7 +111,7 @@ pub struct Record {
     pub function: u8,
     /// Base-2 logarithm of the requested alignment, 0 where the function takes none.
     pub align_log2: u8,
-    /// Always 0 for now; readers ignore it.
+    /// Written as 0; readers ignore it.
     pub reserved: u8,
     /// See the table of the module; for allocator events the number of a recorded stack, 0 for none.
     pub extra: u32,
