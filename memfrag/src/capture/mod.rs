@@ -55,3 +55,11 @@ pub trait Capture {
     /// Tells the wait status of a process that was launched, which only its parent learns.
     fn exited(&mut self, pid: u32, status: i32);
 }
+
+/// `CLOCK_MONOTONIC` in nanoseconds: what the BPF programs stamp with, and what ticks are turned into.
+pub(crate) fn monotonic() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes the structure.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+}

@@ -240,8 +240,11 @@ pub fn is_alive(pid: u32, start_ticks: u64) -> bool {
 /// # Errors
 /// When the process has gone or may not be looked at.
 pub fn map(pid: u32) -> Result<Vec<MapLine>, ProcessError> {
-    let text = fs::read(directory(pid).join("maps")).map_err(|source| failed(pid, "the memory map", source))?;
-    Ok(maps::parse(&text).0)
+    Ok(maps::parse(&map_text(pid)?).0)
+}
+
+fn map_text(pid: u32) -> Result<Vec<u8>, ProcessError> {
+    fs::read(directory(pid).join("maps")).map_err(|source| failed(pid, "the memory map", source))
 }
 
 /// The files that a process has mapped.
@@ -249,7 +252,7 @@ pub fn map(pid: u32) -> Result<Vec<MapLine>, ProcessError> {
 /// # Errors
 /// When the process has gone or may not be looked at.
 pub fn files(pid: u32) -> Result<Vec<Mapping>, ProcessError> {
-    Ok(map(pid)?.iter().filter(|line| line.is_file()).map(MapLine::mapping).collect())
+    Ok(maps::files(&map_text(pid)?))
 }
 
 impl ProcessInfo {

@@ -26,7 +26,7 @@ pub use discover::{Placing, known_allocators};
 pub use links::kernel_release;
 pub use links::{Body, Point, Role};
 
-use super::{Capture, Counters, Sink};
+use super::{Capture, Counters, Sink, monotonic};
 use crate::target::{ProcessInfo, process};
 use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
@@ -108,14 +108,6 @@ impl std::fmt::Debug for EbpfCapture {
     }
 }
 
-/// Nanoseconds of the clock that the programs stamp with.
-pub fn monotonic_now() -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a valid place for the result.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
-}
-
 impl EbpfCapture {
     /// Loads the programs; nothing is probed yet.
     ///
@@ -144,7 +136,7 @@ impl EbpfCapture {
             running,
             messages,
             loaded,
-            started: monotonic_now(),
+            started: monotonic(),
             undecodable: 0,
             batch: Vec::with_capacity(BATCH),
             introduced: HashSet::new(),
@@ -188,7 +180,7 @@ impl EbpfCapture {
     }
 
     fn elapsed(&self) -> u64 {
-        monotonic_now().saturating_sub(self.started)
+        monotonic().saturating_sub(self.started)
     }
 
     /// Takes all probes off. The ring keeps what is in it.
@@ -279,7 +271,7 @@ fn tell_mappings(time: u64, pid: u32, sink: &mut dyn Sink) {
 
 impl Capture for EbpfCapture {
     fn begin(&mut self) -> Result<()> {
-        self.started = monotonic_now();
+        self.started = monotonic();
         self.running.set(0, 1, 0).context("starting the trace")
     }
 

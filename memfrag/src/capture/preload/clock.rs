@@ -1,5 +1,6 @@
 //! The clock in which the preload library stamps its records, and what its ticks mean.
 
+use crate::capture::monotonic;
 use memfrag_common::session::Clock;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -99,14 +100,6 @@ fn read(clock: Clock) -> u64 {
     }
     let _ = clock;
     monotonic()
-}
-
-/// `CLOCK_MONOTONIC` in nanoseconds.
-pub(crate) fn monotonic() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes the structure.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
 }
 
 /// How long something lasts, for waiting.

@@ -26,9 +26,9 @@ mod pass;
 mod roster;
 mod watermark;
 
-use crate::capture::{Capture, Counters, Sink};
+use crate::capture::{Capture, Counters, Sink, monotonic};
 use crate::target::Mapping;
-use clock::{Every, Ticker, monotonic};
+use clock::{Every, Ticker};
 use directory::Directory;
 use image::{Image, has_ended};
 use memfrag_common::loss::COUNTERS;

@@ -1,10 +1,10 @@
 //! One pass over the rings: how far they are, what of it may be told, and when to come again.
 
 use super::PreloadSession;
-use super::clock::monotonic;
 use super::image::{Ring, has_ended};
 use super::watermark::Watermark;
 use crate::capture::Sink;
+use crate::capture::monotonic;
 use std::io;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::{Duration, Instant};
