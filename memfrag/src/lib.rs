@@ -3,11 +3,14 @@
 //! The modules stand in the order in which the data flows:
 //!
 //! ```text
-//! target ─► probes ─► capture ─► recording ─► heap ─► report
-//! (who)     (where)   (events)   (the log)   (state)  (shown)
+//! target ─► probes ─► capture ─► recording ─► heap ─► analysis ─► report
+//! (who)     (where)   (events)   (the log)   (state)  (meaning)   (shown)
+//!    └─────────────────────────────────────► glibc ──┘
+//!                                           (layout)
 //! ```
 
 pub mod capture;
+pub mod glibc;
 pub mod heap;
 pub mod probes;
 pub mod recording;

@@ -9,7 +9,9 @@ pub mod loader_cache;
 pub mod maps;
 pub mod memory;
 pub mod process;
+pub mod residency;
 
 pub use allocator::AllocatorKind;
 pub use memory::MemorySample;
 pub use process::{Mapping, ProcessInfo};
+pub use residency::Residency;
