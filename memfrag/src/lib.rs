@@ -9,6 +9,7 @@
 //!                                           (layout)
 //! ```
 
+pub mod analysis;
 pub mod capture;
 pub mod glibc;
 pub mod heap;
