@@ -4,7 +4,8 @@ pub mod ebpf;
 pub mod launch;
 pub mod preload;
 
-use crate::target::{Mapping, MemorySample, ProcessInfo};
+use crate::glibc::Layout;
+use crate::target::{Mapping, MemorySample, ProcessInfo, Residency};
 use anyhow::Result;
 use memfrag_common::Event;
 use memfrag_common::loss::COUNTERS;
@@ -21,6 +22,10 @@ pub trait Sink {
     fn mappings(&mut self, time: u64, pid: u32, mappings: &[Mapping]);
     /// A reading of a process's memory.
     fn memory(&mut self, sample: &MemorySample);
+    /// Which pages of a process were in memory.
+    fn residency(&mut self, _residency: &Residency) {}
+    /// A process's glibc heap as it lay in memory at `time`: every event up to then has been handed on, none later.
+    fn layout(&mut self, _time: u64, _pid: u32, _layout: &Layout) {}
 }
 
 /// The counters of one process, or of the whole backend, indexed by [`memfrag_common::loss::Counter`].

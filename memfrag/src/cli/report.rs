@@ -58,6 +58,8 @@ fn gather(file: &Path, at: Option<Duration>) -> Result<Report> {
             Item::Process(process) => builder.process(&process),
             Item::Mappings { time, pid, mappings } => builder.mappings(time, pid, &mappings),
             Item::Memory(sample) => builder.memory(&sample),
+            Item::Residency(residency) => builder.residency(&residency),
+            Item::Layout { time, pid, layout } => builder.layout(time, pid, &layout),
             Item::Counters { pid, counters, .. } => builder.counters(pid, &counters),
             Item::Missing { events } => builder.missing(events),
             Item::End(found) => {

@@ -45,15 +45,8 @@ pub enum ChunkKind {
 }
 
 impl ChunkKind {
-    const ALL: [Self; 7] = [
-        Self::Used,
-        Self::Tcache,
-        Self::Fastbin,
-        Self::Free,
-        Self::Top,
-        Self::TcacheTable,
-        Self::Fencepost,
-    ];
+    const ALL: [Self; 7] =
+        [Self::Used, Self::Tcache, Self::Fastbin, Self::Free, Self::Top, Self::TcacheTable, Self::Fencepost];
 
     /// The kind with this number, if there is one.
     pub const fn from_u8(number: u8) -> Option<Self> {

@@ -3,10 +3,11 @@
 use super::chunk::{HEADER, kind};
 use super::columns::Unpacker;
 use super::decode::Decoder;
-use super::notes::{self, End, Note, Placed};
+use super::notes::{self, End, Note, Outline, Placed};
 use super::reader::{Damage, Reader};
 use crate::capture::Counters;
-use crate::target::{Mapping, MemorySample, ProcessInfo};
+use crate::glibc::Layout;
+use crate::target::{Mapping, MemorySample, ProcessInfo, Residency};
 use memfrag_common::Event;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -29,6 +30,17 @@ pub enum Item<'a> {
     },
     /// A reading of a process's memory.
     Memory(MemorySample),
+    /// Which pages of a process were resident.
+    Residency(Residency),
+    /// A process's glibc heap as it lay in memory.
+    Layout {
+        /// Nanoseconds since the trace began.
+        time: u64,
+        /// Process id.
+        pid: u32,
+        /// The heap.
+        layout: Layout,
+    },
     /// What the backend had counted since the trace began.
     Counters {
         /// Nanoseconds since the trace began.
@@ -60,6 +72,8 @@ pub struct Items<'a> {
     first: u64,
     given: usize,
     notes: VecDeque<Placed>,
+    /// A heap of which not all chunks have come.
+    outline: Option<Outline>,
     missing: u64,
     damage: Damage,
     chunks_read: u64,
@@ -86,6 +100,7 @@ impl<'a> Items<'a> {
             first: 0,
             given: 0,
             notes: VecDeque::new(),
+            outline: None,
             missing: 0,
             damage: reader.damage(),
             chunks_read: 0,
@@ -150,7 +165,7 @@ impl<'a> Items<'a> {
         self.given + start..self.given + start + length
     }
 
-    fn wanted(&self, note: Note) -> Option<Item<'static>> {
+    fn wanted(&mut self, note: Note) -> Option<Item<'static>> {
         if let Some(times) = &self.times {
             let context = matches!(note, Note::Process(_) | Note::Mappings { .. });
             if !(times.contains(&note.time()) || context && note.time() < times.end) {
@@ -163,7 +178,27 @@ impl<'a> Items<'a> {
             Note::Memory(sample) => Item::Memory(sample),
             Note::Counters { time, pid, counters } => Item::Counters { time, pid, counters },
             Note::End(end) => Item::End(end),
+            Note::Residency(residency) => Item::Residency(residency),
+            Note::Outline(outline) => {
+                self.outline = Some(outline);
+                return self.layout();
+            }
+            Note::Chunks { time, pid, chunks } => {
+                // Those of a heap whose outline was damaged have nowhere to go.
+                let outline = self.outline.as_mut().filter(|outline| (outline.time, outline.pid) == (time, pid))?;
+                outline.add(&chunks);
+                return self.layout();
+            }
         })
+    }
+
+    /// The outlined heap, if all of its chunks have come.
+    fn layout(&mut self) -> Option<Item<'static>> {
+        let outline = self.outline.as_mut()?;
+        let layout = outline.complete()?;
+        let (time, pid) = (outline.time, outline.pid);
+        self.outline = None;
+        Some(Item::Layout { time, pid, layout })
     }
 
     /// Reads the next chunk.

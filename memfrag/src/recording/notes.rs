@@ -1,11 +1,17 @@
-//! Everything in a recording that is no event: processes, mappings, memory samples, counters, the end.
+//! Everything in a recording that is no event: processes, mappings, memory samples, resident pages, heaps as they lay
+//! in memory, counters, the end.
 //!
 //! A note says before which event it was given, so that a reader hands out events and notes in the order in which
 //! the writer got them.
 
+mod chunks;
+mod pages;
+
 use super::varint::{Input, put, put_bytes};
 use crate::capture::Counters;
-use crate::target::{Mapping, MemorySample, ProcessInfo};
+use crate::glibc::{Chunk, Layout};
+use crate::target::{Mapping, MemorySample, ProcessInfo, Residency};
+pub(super) use chunks::Outline;
 use memfrag_common::loss::{COUNTERS, Counter};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -18,6 +24,9 @@ mod tag {
     pub(super) const MEMORY: u8 = 3;
     pub(super) const COUNTERS: u8 = 4;
     pub(super) const END: u8 = 5;
+    pub(super) const RESIDENCY: u8 = 6;
+    pub(super) const OUTLINE: u8 = 7;
+    pub(super) const CHUNKS: u8 = 8;
 }
 
 /// How a recording ended. One that was cut short has none.
@@ -39,10 +48,27 @@ pub struct End {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Note {
     Process(ProcessInfo),
-    Mappings { time: u64, pid: u32, mappings: Vec<Mapping> },
+    Mappings {
+        time: u64,
+        pid: u32,
+        mappings: Vec<Mapping>,
+    },
     Memory(MemorySample),
-    Counters { time: u64, pid: Option<u32>, counters: Counters },
+    Counters {
+        time: u64,
+        pid: Option<u32>,
+        counters: Counters,
+    },
     End(End),
+    Residency(Residency),
+    /// A heap whose chunks follow in notes of their own.
+    Outline(Outline),
+    /// The next chunks of the heap that was outlined last.
+    Chunks {
+        time: u64,
+        pid: u32,
+        chunks: Vec<Chunk>,
+    },
 }
 
 /// A note and the number of events that were given before it.
@@ -58,8 +84,10 @@ impl Note {
         match self {
             Self::Process(process) => process.time,
             Self::Memory(sample) => sample.time,
-            Self::Mappings { time, .. } | Self::Counters { time, .. } => *time,
+            Self::Mappings { time, .. } | Self::Counters { time, .. } | Self::Chunks { time, .. } => *time,
             Self::End(end) => end.time,
+            Self::Residency(residency) => residency.time,
+            Self::Outline(outline) => outline.time,
         }
     }
 }
@@ -146,6 +174,18 @@ pub(super) fn put_counters(out: &mut Vec<u8>, before_event: u64, time: u64, pid:
     });
 }
 
+pub(super) fn put_residency(out: &mut Vec<u8>, before_event: u64, residency: &Residency) {
+    put_note(out, tag::RESIDENCY, before_event, residency.time, |out| pages::put_residency(out, residency));
+}
+
+/// A heap takes several notes: `each` is given them one after the other, to be appended.
+pub(super) fn put_layout(time: u64, pid: u32, layout: &Layout, mut each: impl FnMut(&dyn Fn(&mut Vec<u8>, u64))) {
+    each(&|out, before| put_note(out, tag::OUTLINE, before, time, |out| chunks::put_outline(out, pid, layout)));
+    for part in chunks::parts(layout) {
+        each(&|out, before| put_note(out, tag::CHUNKS, before, time, |out| chunks::put_chunks(out, pid, &part)));
+    }
+}
+
 pub(super) fn put_end(out: &mut Vec<u8>, before_event: u64, end: &End) {
     put_note(out, tag::END, before_event, end.time, |out| {
         put_optional(out, end.status.map(i32::cast_unsigned));
@@ -184,6 +224,9 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Vec<Placed>> {
                 not_recorded: body.varint()?,
                 stopped: text(&mut body)?,
             }),
+            tag::RESIDENCY => pages::residency(&mut body, time)?,
+            tag::OUTLINE => chunks::outline(&mut body, time)?,
+            tag::CHUNKS => chunks::chunks(&mut body, time)?,
             _ => continue,
         };
         notes.push(Placed { before_event, note });

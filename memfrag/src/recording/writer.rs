@@ -9,7 +9,8 @@ use super::header::Header;
 use super::notes::{self, End};
 use super::store::Store;
 use crate::capture::{Counters, Sink};
-use crate::target::{Mapping, MemorySample, ProcessInfo};
+use crate::glibc::Layout;
+use crate::target::{Mapping, MemorySample, ProcessInfo, Residency};
 use memfrag_common::Event;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -283,6 +284,14 @@ impl Sink for Writer {
 
     fn memory(&mut self, sample: &MemorySample) {
         self.note(sample.time, |notes, before| notes::put_memory(notes, before, sample));
+    }
+
+    fn residency(&mut self, residency: &Residency) {
+        self.note(residency.time, |notes, before| notes::put_residency(notes, before, residency));
+    }
+
+    fn layout(&mut self, time: u64, pid: u32, layout: &Layout) {
+        notes::put_layout(time, pid, layout, |put| self.note(time, put));
     }
 }
 

@@ -4,6 +4,7 @@ mod damage;
 mod disk;
 mod golden;
 mod hostile;
+mod memory;
 mod order;
 mod round_trip;
 mod samples;

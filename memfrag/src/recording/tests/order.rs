@@ -89,6 +89,8 @@ fn notes_keep_their_place() {
                 format!("counters {pid:?}")
             }
             Item::Missing { events } => format!("missing {events}"),
+            Item::Residency(found) => format!("residency {}", found.pid),
+            Item::Layout { pid, .. } => format!("layout {pid}"),
             Item::End(end) => format!("end {} {:?} {} {}", end.time, end.status, end.events, end.not_recorded),
         };
         story.push(line);
