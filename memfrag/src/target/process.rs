@@ -187,7 +187,7 @@ fn directory(pid: u32) -> PathBuf {
 }
 
 /// The error for a file of the process that could not be read.
-fn failed(pid: u32, what: &'static str, source: io::Error) -> ProcessError {
+pub(super) fn failed(pid: u32, what: &'static str, source: io::Error) -> ProcessError {
     match source.kind() {
         io::ErrorKind::NotFound if !directory(pid).exists() => ProcessError::NotFound { pid },
         io::ErrorKind::NotFound => ProcessError::Exited { pid },
