@@ -9,6 +9,7 @@
 //! | `process`, `thread` | who the processes are, their threads, reallocations under way |
 //! | `state` | one heap: what each allocator call changes |
 //! | `blocks` | the live blocks by address |
+//! | `reconcile` | the state checked against the heap as it lies in memory |
 //! | `origin` | the distinct calls that allocate |
 //! | `totals` | what is counted, by which rules; anomalies |
 //! | `timeline` | the course over time |
@@ -19,6 +20,7 @@ mod hash;
 mod maps;
 mod origin;
 mod process;
+mod reconcile;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,8 @@ pub struct OriginId(u32);
 impl OriginId {
     /// No origin.
     pub(super) const NONE: Self = Self(u32::MAX);
+    /// The origin of blocks that no event told of.
+    pub const UNSEEN: Self = Self(u32::MAX - 1);
 
     #[cfg(test)]
     pub(super) const fn new(number: u32) -> Self {
@@ -62,13 +64,13 @@ pub(super) struct Origins {
 }
 
 impl Origins {
-    /// Counts a block of `size` bytes and gives its origin's number. Beyond 2³² − 1 origins all others share the
+    /// Counts a block of `size` bytes and gives its origin's number. Beyond 2³² − 2 origins all others share the
     /// last number.
     pub(super) fn count(&mut self, origin: Origin, size: u64) -> OriginId {
         let hash = self.hasher.hash_one(origin);
         let id = match self.index.find(hash, |&id| self.known[id as usize].0 == origin) {
             Some(&id) => id,
-            None if self.known.len() >= u32::MAX as usize => u32::MAX - 1,
+            None if self.known.len() >= u32::MAX as usize - 1 => u32::MAX - 2,
             None => self.add(hash, origin),
         };
         let totals = &mut self.known[id as usize].1;

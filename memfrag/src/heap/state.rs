@@ -3,6 +3,7 @@
 use super::blocks::{Block, Blocks, MAX_SIZE};
 use super::maps::MapTotals;
 use super::origin::{Origin, OriginId, OriginTotals, Origins};
+use super::reconcile::Older;
 use super::thread::PendingRealloc;
 use super::timeline::{Point, Timeline};
 use super::totals::{Amount, Anomalies, Functions, Peak, Totals};
@@ -11,9 +12,10 @@ use memfrag_common::Function;
 /// The heap of one address space.
 #[derive(Debug)]
 pub struct Heap {
-    blocks: Blocks,
+    pub(super) blocks: Blocks,
     origins: Origins,
-    live: Amount,
+    pub(super) live: Amount,
+    pub(super) older: Older,
     pub(super) totals: Totals,
     functions: Functions,
     peak: Peak,
@@ -43,6 +45,7 @@ impl Heap {
             blocks: Blocks::default(),
             origins: Origins::default(),
             live: Amount::default(),
+            older: Older::default(),
             totals: Totals::default(),
             functions: Functions::default(),
             peak: Peak { time, live: Amount::default() },
@@ -62,6 +65,7 @@ impl Heap {
             blocks: self.blocks.fork(),
             origins: self.origins.fork(),
             live: self.live,
+            older: self.older.fork(),
             peak: Peak { time, live: self.live },
             inherited: self.live,
             // What the parent's stream lacks, the child's copy lacks as well.
@@ -138,7 +142,7 @@ impl Heap {
 
     /// Bytes of memory that this state takes, tables included.
     pub fn memory_bytes(&self) -> u64 {
-        self.blocks.memory_bytes() + self.origins.memory_bytes() + size_of::<Self>() as u64
+        self.blocks.memory_bytes() + self.older.memory_bytes() + self.origins.memory_bytes() + size_of::<Self>() as u64
     }
 
     #[inline]
@@ -172,7 +176,7 @@ impl Heap {
             self.totals.freed_bytes = self.totals.freed_bytes.wrapping_add(block.size);
             block.size
         } else {
-            self.anomalies.unmatched_frees += 1;
+            self.anomalies.unmatched_frees += u64::from(self.older.take(addr).is_none());
             0
         };
         self.functions.called(function, false, freed);
@@ -181,7 +185,9 @@ impl Heap {
     /// A reallocation begins: the old block leaves the live ones and is handed out for keeping.
     pub(super) fn realloc_begin(&mut self, addr: u64) -> Option<Block> {
         let old = self.take(addr);
-        self.anomalies.unmatched_reallocs += u64::from(addr != 0 && old.is_none());
+        if addr != 0 && old.is_none() {
+            self.anomalies.unmatched_reallocs += u64::from(self.older.take(addr).is_none());
+        }
         old
     }
 
@@ -241,6 +247,7 @@ impl Heap {
         under_way.iter().filter_map(|begun| begun.old).for_each(|old| self.discarded.add(old.size));
         self.blocks.clear();
         self.live = Amount::default();
+        self.older = Older::default();
     }
 
     /// Events were lost.
@@ -250,7 +257,7 @@ impl Heap {
         self.damaged_at.get_or_insert(time);
     }
 
-    fn take(&mut self, addr: u64) -> Option<Block> {
+    pub(super) fn take(&mut self, addr: u64) -> Option<Block> {
         let block = self.blocks.remove(addr)?;
         self.live.sub(block.size);
         Some(block)
@@ -264,6 +271,14 @@ impl Heap {
         if let Some(closed) = closed {
             self.totals.freed_bytes = self.totals.freed_bytes.wrapping_add(closed.size);
             self.live.sub(closed.size);
+        }
+        match self.older.take(call.addr) {
+            // The walk had seen the chunk before the event came.
+            Some(block) if self.older.is_stray(&block) => {
+                self.anomalies.missed_allocations = self.anomalies.missed_allocations.saturating_sub(1);
+            }
+            Some(_) => self.anomalies.missed_frees += 1,
+            None => {}
         }
         self.live.add(size);
         self.rose(call.time);

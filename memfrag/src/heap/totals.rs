@@ -119,8 +119,10 @@ anomalies! {
     unmatched_frees, "freed blocks that were allocated before the trace began, or whose allocation was lost";
     /// Reallocations of an old block that was not known.
     unmatched_reallocs, "reallocated blocks that were allocated before the trace began, or whose allocation was lost";
-    /// Allocations at an address where a block was live: its free was missed, and it is closed.
-    missed_frees, "blocks found dead because their address was handed out again: their free was not seen";
+    /// Blocks whose free was not seen: their address was handed out again, or a walk of the heap found their chunk free.
+    missed_frees, "blocks found dead, their address handed out again or their memory free: their free was not seen";
+    /// Blocks that a walk of the heap found in use, and that neither the first walk nor any event had told of.
+    missed_allocations, "blocks found in use whose allocation was not seen";
     /// Ends of a reallocation whose beginning was not seen. The block is taken as new.
     realloc_without_begin, "reallocations whose beginning was not seen";
     /// Beginnings of a reallocation whose end was not seen. The old block counts as freed, or as live when the

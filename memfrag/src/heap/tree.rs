@@ -5,6 +5,7 @@ use super::origin::Origin;
 use super::process::Process;
 use super::state::{Call, Heap};
 use super::totals::Anomalies;
+use crate::glibc::Layout;
 use crate::target::{MemorySample, ProcessInfo};
 use hashbrown::HashMap;
 use memfrag_common::{Event, Op};
@@ -95,6 +96,18 @@ impl Heaps {
         if process.ended.is_none() {
             process.memory = Some(*sample);
             self.spaces[process.heap].sample(sample);
+        }
+    }
+
+    /// Checks a process's heap against a walk of it, made at `time`, and mends it; see [`Heap::walked_at`]. Walks of
+    /// unknown or ended processes are left aside.
+    pub fn reconcile(&mut self, time: u64, pid: u32, layout: &Layout) {
+        let Some(&at) = self.by_pid.get(&pid) else { return };
+        let process = &self.processes[at as usize];
+        if process.ended.is_none() {
+            let threads = self.processes.iter().filter(|other| other.heap == process.heap).flat_map(Process::threads);
+            let under_way: Vec<u64> = threads.flat_map(|thread| &thread.pending).map(|begun| begun.addr).collect();
+            self.spaces[process.heap].reconcile(time, layout, &under_way);
         }
     }
 

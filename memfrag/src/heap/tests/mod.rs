@@ -2,4 +2,5 @@
 
 mod language;
 mod oracle;
+mod reconcile;
 mod rules;
