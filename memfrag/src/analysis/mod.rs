@@ -3,5 +3,24 @@
 //! | module | job |
 //! |---|---|
 //! | [`metrics`] | measures of fragmentation, each by its formula |
+//! | [`reconstruct`] | glibc's layout from the live blocks, where no walk of the heap is at hand |
+//! | [`census`] | a layout's chunks and the live blocks in them |
+//! | [`resident`] | how much of a range of addresses is resident |
+//! | [`sweep`] | one pass over a heap: what trimming returns, and what it would return without each owner |
+//! | [`partition`] | owners of blocks: call sites, threads, size classes, ages, modules |
+//! | [`blame`] | the owners ranked by what goes with them |
 
+pub mod blame;
+pub mod census;
 pub mod metrics;
+pub mod partition;
+pub mod reconstruct;
+pub mod resident;
+pub mod sweep;
+#[cfg(test)]
+mod tests;
+
+pub use blame::Blame;
+pub use census::Census;
+pub use partition::{By, Key, Partition};
+pub use resident::ResidentPages;

@@ -314,6 +314,19 @@ impl Blocks {
         })
     }
 
+    /// All blocks in order of their addresses.
+    pub fn sorted(&self) -> Vec<Block> {
+        let mut regions: Vec<(&u64, &Region)> = self.regions.iter().collect();
+        regions.sort_unstable_by_key(|(number, _)| **number);
+        let mut all = Vec::with_capacity(self.len as usize);
+        for (&number, region) in regions {
+            let start = all.len();
+            all.extend(region.slots().iter().filter(|slot| !slot.is_empty()).map(|slot| slot.block(number)));
+            all[start..].sort_unstable_by_key(|block: &Block| block.addr);
+        }
+        all
+    }
+
     /// The blocks that begin within `start..end`, in order of their addresses.
     pub fn range(&self, start: u64, end: u64) -> Vec<Block> {
         let numbers = start >> REGION_BITS..=end.saturating_sub(1) >> REGION_BITS;

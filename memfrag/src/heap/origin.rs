@@ -16,7 +16,7 @@ impl OriginId {
     pub const UNSEEN: Self = Self(u32::MAX - 1);
 
     #[cfg(test)]
-    pub(super) const fn new(number: u32) -> Self {
+    pub(crate) const fn new(number: u32) -> Self {
         Self(number)
     }
 

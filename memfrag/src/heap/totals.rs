@@ -39,7 +39,8 @@ pub struct Amount {
 }
 
 impl Amount {
-    pub(super) fn add(&mut self, bytes: u64) {
+    /// Adds a block of `bytes`.
+    pub fn add(&mut self, bytes: u64) {
         self.blocks += 1;
         self.bytes = self.bytes.wrapping_add(bytes);
     }

@@ -1,0 +1,149 @@
+//! A layout's chunks and the live blocks in them.
+
+use super::sweep::{Sweep, Tail};
+use crate::glibc::layout::{Arena, Chunk, ChunkKind, HEADER, Layout, MappedChunk, Segment};
+use crate::heap::{Amount, Block};
+use std::ops::Range;
+
+/// Where a layout comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Read in the process's memory: every chunk is known.
+    Walk,
+    /// From the live blocks: what lies between them counts as free, cached chunks and blocks older than the trace too.
+    Blocks,
+    /// No chunks: an allocator whose layout is not known, of which only the blocks are.
+    Unknown,
+}
+
+/// A heap's chunks, and which live block is in which.
+#[derive(Debug)]
+pub struct Census<'a> {
+    layout: &'a Layout,
+    blocks: &'a [Block],
+    source: Source,
+}
+
+/// What became of the blocks that lie in no chunk in use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Strays {
+    /// Blocks in a chunk that the walk found free or cached, or between chunks: the stream and the walk disagree.
+    pub contradicted: Amount,
+    /// Indices of the blocks outside of all segments and mapped chunks.
+    pub elsewhere: Vec<u32>,
+}
+
+/// Owners that are no owners of blocks. Those of blocks are numbered from [`FIRST_OWNER`].
+pub const ALLOCATOR: u32 = 0;
+/// Chunks in threads' caches.
+pub const CACHED: u32 = 1;
+/// Chunks in use that the stream does not know.
+pub const UNTRACKED: u32 = 2;
+/// The first owner of blocks.
+pub const FIRST_OWNER: u32 = 3;
+
+impl<'a> Census<'a> {
+    /// Matches blocks, in order of their addresses, with chunks.
+    pub const fn new(layout: &'a Layout, blocks: &'a [Block], source: Source) -> Self {
+        Self { layout, blocks, source }
+    }
+
+    /// The layout.
+    pub const fn layout(&self) -> &'a Layout {
+        self.layout
+    }
+
+    /// The live blocks, by address.
+    pub const fn blocks(&self) -> &'a [Block] {
+        self.blocks
+    }
+
+    /// Where the layout comes from.
+    pub const fn source(&self) -> Source {
+        self.source
+    }
+
+    /// All segments with their arenas.
+    pub fn segments(&self) -> impl Iterator<Item = (&'a Arena, &'a Segment)> + use<'a> {
+        self.layout.arenas.iter().flat_map(|arena| arena.segments.iter().map(move |segment| (arena, segment)))
+    }
+
+    /// A segment's chunks with their addresses, and the index of the block in each that is in use by a known one.
+    pub fn chunks(&self, segment: &'a Segment) -> impl Iterator<Item = (u64, Chunk, Option<u32>)> + use<'a> {
+        let blocks = self.blocks;
+        let mut at = blocks.partition_point(|block| block.addr < segment.first.saturating_add(HEADER));
+        segment.iter().map(move |(address, chunk)| {
+            let block = address.wrapping_add(HEADER);
+            while blocks.get(at).is_some_and(|next| next.addr < block) {
+                at += 1;
+            }
+            let known = chunk.kind() == ChunkKind::Used && blocks.get(at).is_some_and(|next| next.addr == block);
+            (address, chunk, known.then_some(at as u32))
+        })
+    }
+
+    /// The block in a mapped chunk.
+    pub fn mapped_block(&self, mapped: &MappedChunk) -> Option<u32> {
+        let address = mapped.address.checked_add(HEADER)?;
+        self.blocks.binary_search_by_key(&address, |block| block.addr).ok().map(|at| at as u32)
+    }
+
+    /// The blocks that lie in no chunk in use.
+    pub fn strays(&self) -> Strays {
+        let mut strays = Strays::default();
+        let mut known = vec![0_u64; self.blocks.len().div_ceil(64)];
+        let mut note = |at: u32| known[at as usize / 64] |= 1 << (at % 64);
+        for (_, segment) in self.segments() {
+            self.chunks(segment).filter_map(|chunk| chunk.2).for_each(&mut note);
+        }
+        self.layout.mapped.iter().filter_map(|mapped| self.mapped_block(mapped)).for_each(&mut note);
+        if self.blocks.iter().enumerate().all(|(at, _)| known[at / 64] >> (at % 64) & 1 == 1) {
+            return strays;
+        }
+        let mut covered: Vec<Range<u64>> = self.segments().map(|(_, segment)| segment.range.clone()).collect();
+        covered.extend(self.layout.mapped.iter().map(|m| m.address..m.address.saturating_add(m.bytes)));
+        covered.sort_unstable_by_key(|range| range.start);
+        for (at, block) in self.blocks.iter().enumerate().filter(|(at, _)| known[at / 64] >> (at % 64) & 1 == 0) {
+            let before = covered.partition_point(|range| range.start <= block.addr);
+            if before > 0 && covered[before - 1].contains(&block.addr) {
+                strays.contradicted.add(block.size);
+            } else {
+                strays.elsewhere.push(at as u32);
+            }
+        }
+        strays
+    }
+
+    /// Drives a pass over all segments. `owner_of` gives a block's owner, from [`FIRST_OWNER`] on, or `None` when the
+    /// block is to count as freed.
+    pub fn sweep(&self, sweep: &mut Sweep<'_>, owner_of: impl Fn(u32) -> Option<u32>) {
+        for (arena, segment) in self.segments() {
+            sweep.begin(segment.range.start);
+            if segment.first > segment.range.start {
+                sweep.held(segment.range.start..segment.first, ALLOCATOR);
+            }
+            let mut ends_in_top = false;
+            let mut end = segment.first;
+            for (address, chunk, block) in self.chunks(segment) {
+                end = address.saturating_add(chunk.bytes());
+                let owner = match (chunk.kind(), block) {
+                    (ChunkKind::Used, Some(block)) => owner_of(block),
+                    (ChunkKind::Used, None) => Some(UNTRACKED),
+                    (ChunkKind::Tcache, _) => Some(CACHED),
+                    (ChunkKind::TcacheTable | ChunkKind::Fencepost, _) => Some(ALLOCATOR),
+                    (ChunkKind::Free | ChunkKind::Fastbin | ChunkKind::Top, _) => None,
+                };
+                ends_in_top = chunk.kind() == ChunkKind::Top;
+                if let Some(owner) = owner {
+                    sweep.held(address..end, owner);
+                }
+            }
+            sweep.end(end, tail(arena, ends_in_top));
+        }
+    }
+}
+
+/// What trimming does with the free chunk at a segment's end.
+pub(super) const fn tail(arena: &Arena, ends_in_top: bool) -> Tail {
+    if ends_in_top && !arena.is_main { Tail::Kept } else { Tail::Returned }
+}

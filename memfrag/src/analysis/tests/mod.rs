@@ -1,0 +1,4 @@
+//! The analysis against plain statements of its rules.
+
+mod blame;
+mod heaps;
