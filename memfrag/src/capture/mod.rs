@@ -3,6 +3,7 @@
 pub mod ebpf;
 pub mod launch;
 pub mod preload;
+pub mod sampler;
 
 use crate::glibc::Layout;
 use crate::target::{Mapping, MemorySample, ProcessInfo, Residency};

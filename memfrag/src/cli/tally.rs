@@ -1,9 +1,11 @@
 //! What a trace has brought so far: counted for the progress line, and handed to the recording.
 
 use anyhow::Result;
+use memfrag::capture::sampler::Sampler;
 use memfrag::capture::{Counters, Sink};
+use memfrag::glibc::Layout;
 use memfrag::recording::{Status, Summary, Writer};
-use memfrag::target::{Mapping, MemorySample, ProcessInfo};
+use memfrag::target::{Mapping, MemorySample, ProcessInfo, Residency};
 use memfrag_common::{Event, Op};
 use std::collections::BTreeSet;
 
@@ -31,6 +33,8 @@ pub(super) struct Tally {
     now: u64,
     rss: u64,
     rss_round: u64,
+    /// None without a recording: nobody else wants to know.
+    sampler: Option<Sampler>,
 }
 
 #[derive(Debug)]
@@ -84,6 +88,18 @@ impl Sink for Tally {
             writer.memory(sample);
         }
     }
+
+    fn residency(&mut self, residency: &Residency) {
+        if let Some(writer) = &mut self.writer {
+            writer.residency(residency);
+        }
+    }
+
+    fn layout(&mut self, time: u64, pid: u32, layout: &Layout) {
+        if let Some(writer) = &mut self.writer {
+            writer.layout(time, pid, layout);
+        }
+    }
 }
 
 impl Tally {
@@ -96,6 +112,8 @@ impl Tally {
             }
         }
         self.writer = Some(writer);
+        // Without it a recording lacks the resident pages, and nothing else.
+        self.sampler = Sampler::start().ok();
     }
 
     /// Tells the time: due readings of memory are taken, and what waits for the disk is written.
@@ -104,6 +122,12 @@ impl Tally {
         if now >= self.next_sample {
             self.next_sample = now + (now / 20).clamp(*SAMPLE_NS.start(), *SAMPLE_NS.end());
             self.sample(now);
+        }
+        if let Some(mut sampler) = self.sampler.take() {
+            let running = std::mem::take(&mut self.running);
+            sampler.tick(now, &running, self);
+            self.running = running;
+            self.sampler = Some(sampler);
         }
         if let Some(writer) = &mut self.writer {
             writer.tick(now);

@@ -9,7 +9,7 @@ use super::origin::OriginId;
 use super::state::Heap;
 use super::totals::Amount;
 use crate::glibc::layout::HEADER;
-use crate::glibc::{ChunkKind, Layout};
+use crate::glibc::{ChunkKind, Layout, Segment};
 use std::collections::HashSet;
 
 /// Blocks in use that no event told of: older than the trace, or their allocation was lost.
@@ -110,7 +110,7 @@ impl Heap {
 fn used(layout: &Layout) -> impl Iterator<Item = (u64, u64)> + '_ {
     let segments = layout.arenas.iter().flat_map(|arena| &arena.segments);
     let small = segments
-        .flat_map(|segment| segment.iter())
+        .flat_map(Segment::iter)
         .filter(|(_, chunk)| chunk.kind() == ChunkKind::Used)
         .map(|(at, chunk)| (at + HEADER, chunk.bytes() - HEADER / 2));
     small.chain(layout.mapped.iter().map(|chunk| (chunk.address + HEADER, chunk.bytes.saturating_sub(HEADER))))

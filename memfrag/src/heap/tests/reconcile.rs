@@ -54,12 +54,11 @@ fn layout(blocks: &BTreeMap<u64, u64>) -> Layout {
 /// Does one step to the program's blocks, and tells the trace if it is to know.
 fn apply(step: &Step, time: u64, blocks: &mut BTreeMap<u64, u64>, heaps: Option<&mut Heaps>) {
     let addr = address(step.place);
-    let op = match blocks.remove(&step.place) {
-        Some(_) => Op::Free { function: Function::Free, addr, size: 0, site: 1 },
-        None => {
-            blocks.insert(step.place, step.size);
-            Op::Alloc { function: Function::Malloc, align_log2: 0, addr, size: step.size, site: 2, stack: 0 }
-        }
+    let op = if blocks.remove(&step.place).is_some() {
+        Op::Free { function: Function::Free, addr, size: 0, site: 1 }
+    } else {
+        blocks.insert(step.place, step.size);
+        Op::Alloc { function: Function::Malloc, align_log2: 0, addr, size: step.size, site: 2, stack: 0 }
     };
     if let Some(heaps) = heaps.filter(|_| step.told) {
         heaps.apply(&Event { time, pid: 7, tid: 7, op });
@@ -76,7 +75,9 @@ proptest! {
         let mut heaps = Heaps::default();
         heaps.learn(&ProcessInfo { pid: 7, ..ProcessInfo::default() });
         let mut blocks = BTreeMap::new();
-        before.iter().for_each(|step| apply(step, 0, &mut blocks, None));
+        for step in &before {
+            apply(step, 0, &mut blocks, None);
+        }
         heaps.reconcile(1, 7, &layout(&blocks));
         let older = blocks.clone();
         {
@@ -84,11 +85,13 @@ proptest! {
             prop_assert_eq!(heap.older_amount().blocks, older.len() as u64);
             prop_assert_eq!(heap.anomalies(), super::super::Anomalies::default());
         }
-        during.iter().for_each(|step| apply(step, 5, &mut blocks, Some(&mut heaps)));
+        for step in &during {
+            apply(step, 5, &mut blocks, Some(&mut heaps));
+        }
         heaps.reconcile(10, 7, &layout(&blocks));
-        let mut told = after;
-        told.iter_mut().for_each(|step| step.told = true);
-        told.iter().for_each(|step| apply(step, 15, &mut blocks, Some(&mut heaps)));
+        for step in &after {
+            apply(&Step { told: true, ..step.clone() }, 15, &mut blocks, Some(&mut heaps));
+        }
 
         let heap = heaps.heap(&heaps.processes()[0]);
         let mut known: Vec<u64> = heap.blocks().iter().chain(heap.older().iter()).map(|block| block.addr).collect();

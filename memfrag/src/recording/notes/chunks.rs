@@ -58,7 +58,9 @@ pub(super) fn put_chunks(out: &mut Vec<u8>, pid: u32, chunks: &[Chunk]) {
     put(out, u64::from(pid));
     put(out, chunks.len() as u64);
     // Sizes are multiples of 16, so the kind fits below.
-    chunks.iter().for_each(|chunk| put(out, chunk.bytes() >> 1 | chunk.kind() as u64));
+    for chunk in chunks {
+        put(out, chunk.bytes() >> 1 | chunk.kind() as u64);
+    }
 }
 
 pub(super) fn outline(body: &mut Input<'_>, time: u64) -> Option<Note> {

@@ -77,15 +77,22 @@ fn layout() -> impl Strategy<Value = Layout> {
     })
 }
 
-/// Records both between events and gives back what the file holds, with the number of events before each.
-fn through_a_file(residencies: &[Residency], layouts: &[Layout]) -> (Vec<(u64, Residency)>, Vec<(u64, Layout)>) {
+/// Things from a file, with the number of events before each.
+type Placed<T> = Vec<(u64, T)>;
+
+/// Records both between events and gives back what the file holds.
+fn through_a_file(residencies: &[Residency], layouts: &[Layout]) -> (Placed<Residency>, Placed<Layout>) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("memory.mfrag");
     let mut writer = Writer::create(&path, &header()).unwrap();
     let events = program(200, 1);
     writer.events(&events[..100]);
-    residencies.iter().for_each(|residency| writer.residency(residency));
-    layouts.iter().for_each(|layout| writer.layout(7, 100, layout));
+    for residency in residencies {
+        writer.residency(residency);
+    }
+    for layout in layouts {
+        writer.layout(7, 100, layout);
+    }
     writer.events(&events[100..]);
     writer.finish(9, None).unwrap();
     let reader = Reader::open(&path).unwrap();
