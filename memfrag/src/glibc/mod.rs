@@ -3,7 +3,28 @@
 //! | module | job |
 //! |---|---|
 //! | [`layout`] | arenas, segments and chunks: what a walk finds, and what trim yield and blame work on |
+//! | [`version`] | where each version of glibc keeps what |
+//! | [`memory`] | reading another process's memory |
+//! | [`stop`] | stopping a process for a moment |
+//! | `state`, `find` | an arena's state and the parameters, and finding them without symbols |
+//! | `walk`, `caches`, `mapped` | chunks of arenas, those in caches, those mapped by themselves |
+//! | [`walker`] | all of these together: a process's heap |
 
+mod caches;
+mod find;
 pub mod layout;
+mod mapped;
+pub mod memory;
+mod state;
+pub mod stop;
+pub mod version;
+mod walk;
+pub mod walker;
 
+pub use caches::ThreadCache;
 pub use layout::{Arena, Chunk, ChunkKind, Layout, MappedChunk, Segment};
+pub use state::Parameters;
+pub use stop::Stopped;
+pub use version::Version;
+pub use walk::Damage;
+pub use walker::{Confidence, Discrepancy, Snapshot, Walk, WalkError, Walker};

@@ -1,0 +1,544 @@
+//! A process's heap, walked from outside.
+
+use super::caches::{self, Cached, ThreadCache};
+use super::find::{self, Anchors, Missing};
+use super::layout::{Arena, ChunkKind, Layout};
+use super::mapped::{self, Mapped};
+use super::memory::{Memory, ProcessMemory, Unreadable};
+use super::state::Parameters;
+use super::stop::{StopError, Stopped};
+use super::version::{Offsets, Version};
+use super::walk::{Damage, Stream, Walked, Walking};
+use crate::target::AllocatorKind;
+use crate::target::allocator::{self, Allocator, Cache};
+use crate::target::maps::MapLine;
+use crate::target::process::{self, ProcessError, Stat};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+use thiserror::Error;
+
+/// How often a heap that was changing is read again.
+const ATTEMPTS: u32 = 12;
+
+/// Why a heap cannot be walked.
+#[derive(Debug, Error)]
+pub enum WalkError {
+    /// The process cannot be looked at.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// Another allocator serves the program.
+    #[error(
+        "process {pid} takes its memory from {kind}{version}, not from glibc's malloc: its heap has another form, \
+         which memfrag cannot walk; `memfrag trace --pid {pid}` records its calls all the same",
+        version = .version.as_ref().map(|version| format!(" {version}")).unwrap_or_default()
+    )]
+    OtherAllocator {
+        /// The process.
+        pid: u32,
+        /// The allocator.
+        kind: AllocatorKind,
+        /// Its version, where it is known.
+        version: Option<String>,
+    },
+    /// No allocator was found.
+    #[error(
+        "process {pid} has no allocator that memfrag knows: neither its program nor a library of it defines malloc"
+    )]
+    NoAllocator {
+        /// The process.
+        pid: u32,
+    },
+    /// The layout of the version is not known.
+    #[error(
+        "process {pid} uses glibc {version}, whose heap memfrag does not know (it knows {} to {}); `memfrag trace \
+         --pid {pid}` records its calls all the same",
+        Version::OLDEST,
+        Version::NEWEST
+    )]
+    UnknownVersion {
+        /// The process.
+        pid: u32,
+        /// What the file says.
+        version: String,
+    },
+    /// Something that every heap has was not found.
+    #[error(
+        "{what} of glibc {version} in process {pid} {}; either {file} differs from the releases of that version, or \
+         the process has not allocated anything yet",
+        if *.places == 0 { "was not found".to_owned() } else { format!("could be at {places} places") }
+    )]
+    NotFound {
+        /// The process.
+        pid: u32,
+        /// What was looked for.
+        what: &'static str,
+        /// In how many places it could be.
+        places: usize,
+        /// The version.
+        version: Version,
+        /// The file with the allocator.
+        file: PathBuf,
+    },
+    /// The chunks do not follow each other.
+    #[error("{damage}; read {attempts} times")]
+    Damaged {
+        /// Where, and what is wrong.
+        damage: Damage,
+        /// How often the heap was read.
+        attempts: u32,
+    },
+    /// Memory could not be read.
+    #[error("cannot read the heap of process {pid}: {source}")]
+    Unreadable {
+        /// The process.
+        pid: u32,
+        /// The place, and what the system said.
+        source: Unreadable,
+    },
+    /// The process could not be stopped.
+    #[error(transparent)]
+    Stop(StopError),
+}
+
+impl From<StopError> for WalkError {
+    fn from(error: StopError) -> Self {
+        match error {
+            StopError::Process(error) => Self::Process(error),
+            other => Self::Stop(other),
+        }
+    }
+}
+
+/// How sure it is that a walk shows the heap as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confidence {
+    /// The process stood still, and everything adds up.
+    Exact,
+    /// The process ran on; yet everything adds up.
+    Consistent,
+    /// Something does not add up; see [`Walk::discrepancies`].
+    Doubtful,
+}
+
+impl Confidence {
+    /// The name by which it is shown.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Consistent => "consistent",
+            Self::Doubtful => "doubtful",
+        }
+    }
+}
+
+/// Something that a heap walk and the allocator's own records do not agree on.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Discrepancy {
+    /// An arena's segments against its `system_mem`.
+    #[error("the arena {arena:#x} counts {system} bytes as obtained, its segments have {walked}")]
+    System {
+        /// The arena.
+        arena: u64,
+        /// What it counts.
+        system: u64,
+        /// What was found.
+        walked: u64,
+    },
+    /// Mapped chunks against the parameters' count of them.
+    #[error("the allocator counts {chunks} mapped chunks of {bytes} bytes, {found} of {found_bytes} were found")]
+    Mapped {
+        /// What it counts.
+        chunks: u64,
+        /// Their bytes.
+        bytes: u64,
+        /// What was found.
+        found: u64,
+        /// Their bytes.
+        found_bytes: u64,
+    },
+    /// Entries of caches and fastbins for which there is no chunk in use.
+    #[error("{chunks} entries of caches or fastbins lead to no chunk in use, the first to {first:#x}")]
+    Strays {
+        /// How many.
+        chunks: u64,
+        /// The first one.
+        first: u64,
+    },
+    /// Fastbins that lead nowhere.
+    #[error("{lists} fastbins of the arena {arena:#x} lead nowhere")]
+    Fastbins {
+        /// The arena.
+        arena: u64,
+        /// How many lists.
+        lists: u32,
+    },
+}
+
+/// A process's heap.
+#[derive(Clone, Debug)]
+pub struct Walk {
+    /// The process.
+    pub pid: u32,
+    /// The version of glibc.
+    pub version: Version,
+    /// The arenas and their chunks, and the mapped chunks.
+    pub layout: Layout,
+    /// Thresholds, tunables and counters.
+    pub parameters: Parameters,
+    /// Threads that allocate from each arena of the layout, in its order.
+    pub threads: Vec<u64>,
+    /// The threads' caches, by the addresses of their tables. A thread that has none, or an empty one, need not be
+    /// among them; that of a thread which ended in a fork may be.
+    pub caches: Vec<ThreadCache>,
+    /// Bytes among the main arena's that something else obtained by moving the break.
+    pub foreign_bytes: u64,
+    /// How sure the walk is.
+    pub confidence: Confidence,
+    /// What does not add up.
+    pub discrepancies: Vec<Discrepancy>,
+    /// How often the heap was read until it was found unchanging.
+    pub attempts: u32,
+    /// How long the process stood still for the walk, all attempts together.
+    pub stopped: Duration,
+}
+
+/// What was read of a heap, to be made a [`Walk`] of; the process may go on meanwhile.
+#[derive(Debug)]
+pub struct Snapshot {
+    pid: u32,
+    version: Version,
+    parameters: Parameters,
+    arenas: Vec<Walked>,
+    threads: Vec<u64>,
+    caches: Vec<ThreadCache>,
+    cached: Vec<Cached>,
+    broken_fastbins: Vec<(u64, u32)>,
+    mapped: Mapped,
+}
+
+/// Walks the heap of a process, once or many times.
+#[derive(Clone, Debug)]
+pub struct Walker {
+    pid: u32,
+    version: Version,
+    offsets: &'static Offsets,
+    allocator: Allocator,
+    anchors: Anchors,
+}
+
+impl Walk {
+    /// Walks a process's heap, stopping the process for the time that the reading takes.
+    ///
+    /// # Errors
+    /// See [`WalkError`].
+    pub fn take(pid: u32) -> Result<Self, WalkError> {
+        Walker::new(pid)?.stopped()
+    }
+
+    /// Bytes that the arenas obtained.
+    pub fn system_bytes(&self) -> u64 {
+        self.layout.arenas.iter().map(|arena| arena.system_bytes).sum()
+    }
+}
+
+impl Walker {
+    /// Finds out which allocator a process has and where its records lie.
+    ///
+    /// # Errors
+    /// When the process cannot be looked at, or has another allocator than a glibc that is known.
+    pub fn new(pid: u32) -> Result<Self, WalkError> {
+        let allocators = allocator::of_process(pid, &mut Cache::default())?;
+        let Some(allocator) = allocators.into_iter().next() else { return Err(WalkError::NoAllocator { pid }) };
+        let (kind, version) = (allocator.kind, allocator.version.clone());
+        if kind != AllocatorKind::Glibc {
+            return Err(WalkError::OtherAllocator { pid, kind, version });
+        }
+        let known = version.as_deref().and_then(Version::parse).and_then(|known| Some((known, known.offsets()?)));
+        let Some((version, offsets)) = known else {
+            let version = version.unwrap_or_else(|| "of an unknown version".to_owned());
+            return Err(WalkError::UnknownVersion { pid, version });
+        };
+        let mut attempt = 1;
+        let anchors = loop {
+            let data = data(&process::map(pid)?, &allocator);
+            let found = find::find(&ProcessMemory::new(pid), &data, offsets);
+            let missing = match found.map_err(|source| unreadable(pid, source))? {
+                Ok(anchors) => break anchors,
+                Err(missing) => missing,
+            };
+            // The process may have been at work in its heap.
+            if attempt == ATTEMPTS {
+                let (what, places) = match missing {
+                    Missing::Arena(places) => ("the main arena", places),
+                    Missing::Parameters(places) => ("the record of parameters", places),
+                };
+                return Err(WalkError::NotFound { pid, what, places, version, file: allocator.path });
+            }
+            attempt += 1;
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        Ok(Self { pid, version, offsets, allocator, anchors })
+    }
+
+    /// The process.
+    pub const fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// The version of glibc.
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The file that holds the allocator.
+    pub const fn allocator(&self) -> &Allocator {
+        &self.allocator
+    }
+
+    /// Walks the heap, stopping the process for the time that the reading takes. A thread may have been stopped in
+    /// the middle of a change; then it is let go and stopped again.
+    ///
+    /// Where another program holds the process stopped or traces it, it is read as it is.
+    ///
+    /// # Errors
+    /// When the process is gone or may not be read, or its heap is damaged.
+    pub fn stopped(&self) -> Result<Walk, WalkError> {
+        self.retry(|| match Stopped::new(self.pid) {
+            Ok(stopped) => {
+                let snapshot = self.snapshot();
+                let elapsed = stopped.elapsed();
+                drop(stopped);
+                Ok((snapshot?, Some(elapsed)))
+            }
+            Err(StopError::Traced { .. } | StopError::Stuck { .. }) => Ok((self.snapshot()?, None)),
+            Err(error) => Err(error.into()),
+        })
+    }
+
+    /// Walks the heap while the process runs, again and again until nothing contradicts itself.
+    ///
+    /// # Errors
+    /// As [`Walker::stopped`]; a heap that changes all the time looks damaged.
+    pub fn running(&self) -> Result<Walk, WalkError> {
+        self.retry(|| Ok((self.snapshot()?, None)))
+    }
+
+    /// Reads until what is read adds up.
+    fn retry(
+        &self,
+        mut read: impl FnMut() -> Result<(Snapshot, Option<Duration>), WalkError>,
+    ) -> Result<Walk, WalkError> {
+        let mut stopped = Duration::ZERO;
+        let mut best: Option<Walk> = None;
+        let mut damaged = None;
+        for attempt in 1..=ATTEMPTS {
+            if attempt > 1 {
+                std::thread::sleep(Duration::from_millis(u64::from(attempt)));
+            }
+            match read() {
+                Ok((snapshot, stop)) => {
+                    stopped += stop.unwrap_or_default();
+                    let mut walk = snapshot.analyse();
+                    (walk.attempts, walk.stopped) = (attempt, stopped);
+                    if stop.is_none() && walk.confidence == Confidence::Exact {
+                        walk.confidence = Confidence::Consistent;
+                    }
+                    if walk.discrepancies.is_empty() {
+                        return Ok(walk);
+                    }
+                    if best.as_ref().is_none_or(|best| walk.discrepancies.len() < best.discrepancies.len()) {
+                        best = Some(walk);
+                    }
+                }
+                Err(WalkError::Damaged { damage, .. }) => {
+                    damaged = Some(WalkError::Damaged { damage, attempts: attempt });
+                }
+                Err(error) => return Err(self.explain(error)),
+            }
+        }
+        match (best, damaged) {
+            (Some(walk), _) => Ok(walk),
+            (None, Some(error)) => Err(self.explain(error)),
+            (None, None) => Err(ProcessError::Exited { pid: self.pid }.into()),
+        }
+    }
+
+    /// The error to tell: that the process has ended, where that is the reason.
+    fn explain(&self, error: WalkError) -> WalkError {
+        match Stat::read(self.pid) {
+            Ok(stat) if !stat.has_ended() => error,
+            _ => ProcessError::Exited { pid: self.pid }.into(),
+        }
+    }
+
+    /// Reads the heap once. The caller has stopped the process, or reads again when what is read does not add up.
+    ///
+    /// # Errors
+    /// When the process is gone or may not be read, or its heap is damaged or was changing.
+    pub fn snapshot(&self) -> Result<Snapshot, WalkError> {
+        self.snapshot_of(&ProcessMemory::new(self.pid), &process::map(self.pid)?)
+    }
+
+    fn snapshot_of(&self, memory: &impl Memory, map: &[MapLine]) -> Result<Snapshot, WalkError> {
+        let damaged = |damage| WalkError::Damaged { damage, attempts: 1 };
+        let parameters = Parameters::read(memory, self.anchors.parameters, self.offsets)
+            .map_err(|source| unreadable(self.pid, source))?;
+        let main_arena = self.anchors.main_arena;
+        let states = find::ring(memory, main_arena, self.offsets).ok_or_else(|| {
+            let why = "the ring of arenas does not close".to_owned();
+            damaged(Damage { arena: main_arena, chunk: main_arena, why })
+        })?;
+        let extents = extents(map);
+        let mut walking = Walking {
+            stream: Stream::new(memory),
+            offsets: self.offsets,
+            parameters,
+            extents: &extents,
+            candidates: Vec::new(),
+        };
+        let mut snapshot = Snapshot {
+            pid: self.pid,
+            version: self.version,
+            parameters,
+            arenas: Vec::with_capacity(states.len()),
+            threads: states.iter().map(|state| state.threads).collect(),
+            caches: Vec::new(),
+            cached: Vec::new(),
+            broken_fastbins: Vec::new(),
+            mapped: Mapped::default(),
+        };
+        for state in &states {
+            let walked = walking.arena(state, state.address == main_arena).map_err(damaged)?;
+            let chunks = walked.arena.segments.iter().map(|segment| segment.chunks.len()).sum();
+            for candidate in &walked.candidates {
+                if let Some((cache, cached)) = caches::follow(memory, candidate, self.offsets, &parameters) {
+                    snapshot.caches.push(cache);
+                    snapshot.cached.extend(cached);
+                }
+            }
+            let (cached, broken) = caches::fastbins(memory, state, chunks, self.offsets);
+            snapshot.cached.extend(cached);
+            if broken > 0 {
+                snapshot.broken_fastbins.push((state.address, broken));
+            }
+            snapshot.arenas.push(walked);
+        }
+        let taken = snapshot.arenas.iter().flat_map(|walked| &walked.arena.segments);
+        let free = without(extents.clone(), taken.map(|segment| segment.range.clone()));
+        snapshot.mapped = mapped::find(memory, &free, self.offsets);
+        Ok(snapshot)
+    }
+}
+
+impl Snapshot {
+    /// Puts together what was read, and checks that it adds up.
+    pub fn analyse(self) -> Walk {
+        let mut discrepancies = Vec::new();
+        let foreign_bytes = self.arenas.iter().map(|walked| walked.foreign).sum();
+        for Walked { arena, foreign, .. } in &self.arenas {
+            let walked = foreign + arena.segments.iter().map(|s| s.range.end - s.range.start).sum::<u64>();
+            if walked != arena.system_bytes {
+                let system = arena.system_bytes;
+                discrepancies.push(Discrepancy::System { arena: arena.address, system, walked });
+            }
+        }
+        let mut arenas: Vec<Arena> = self.arenas.into_iter().map(|walked| walked.arena).collect();
+        let strays = caches::mark(&mut arenas, self.cached);
+        if let Some(first) = strays.first() {
+            discrepancies.push(Discrepancy::Strays { chunks: strays.len() as u64, first: first.chunk });
+        }
+        let broken = self.broken_fastbins.into_iter();
+        discrepancies.extend(broken.map(|(arena, lists)| Discrepancy::Fastbins { arena, lists }));
+        let (found, found_bytes) = (self.mapped.chunks.len() as u64, self.mapped.bytes);
+        let (chunks, bytes) = (u64::from(self.parameters.mapped_chunks), self.parameters.mapped_bytes);
+        if (found, found_bytes) != (chunks, bytes) {
+            discrepancies.push(Discrepancy::Mapped { chunks, bytes, found, found_bytes });
+        }
+        let mut caches = self.caches;
+        let unused = |cache: &ThreadCache| {
+            strays.iter().any(|stray| stray.kind == ChunkKind::TcacheTable && stray.chunk + 16 == cache.table)
+        };
+        caches.retain(|cache| !unused(cache));
+        Walk {
+            pid: self.pid,
+            version: self.version,
+            layout: Layout { arenas, mapped: self.mapped.chunks },
+            parameters: self.parameters,
+            threads: self.threads,
+            caches,
+            foreign_bytes,
+            confidence: if discrepancies.is_empty() { Confidence::Exact } else { Confidence::Doubtful },
+            discrepancies,
+            attempts: 1,
+            stopped: Duration::ZERO,
+        }
+    }
+}
+
+fn unreadable(pid: u32, source: Unreadable) -> WalkError {
+    match source.source.raw_os_error() {
+        Some(libc::ESRCH) => ProcessError::Exited { pid }.into(),
+        Some(libc::EPERM | libc::EACCES) => {
+            ProcessError::NotPermitted { pid, what: "the heap", owner: process::owner(pid).unwrap_or(0) }.into()
+        }
+        _ => WalkError::Unreadable { pid, source },
+    }
+}
+
+/// The writable memory of the allocator's file: its data, and the zeros behind it that have no file.
+fn data(map: &[MapLine], allocator: &Allocator) -> Vec<Range<u64>> {
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    for line in map.iter().filter(|line| line.readable && line.writable) {
+        let is_of_file = line.is_file() && (line.device, line.inode) == (allocator.device, allocator.inode);
+        let follows = line.inode == 0 && ranges.last().is_some_and(|last| last.end == line.start) && !is_heap(line);
+        match ranges.last_mut() {
+            Some(last) if (follows || is_of_file) && last.end == line.start => last.end = line.end,
+            _ if is_of_file => ranges.push(line.start..line.end),
+            _ => {}
+        }
+    }
+    ranges
+}
+
+fn is_heap(line: &MapLine) -> bool {
+    line.path.as_os_str() == "[heap]"
+}
+
+/// Writable private memory without a file, adjacent pieces joined.
+fn extents(map: &[MapLine]) -> Vec<Range<u64>> {
+    let mut extents: Vec<Range<u64>> = Vec::new();
+    for line in map {
+        let name = line.path.as_os_str().as_encoded_bytes();
+        let is_anonymous = line.inode == 0 && (name.is_empty() || is_heap(line) || name.starts_with(b"[anon:"));
+        if !(is_anonymous && line.readable && line.writable && !line.shared) {
+            continue;
+        }
+        match extents.last_mut() {
+            Some(last) if last.end == line.start => last.end = line.end,
+            _ => extents.push(line.start..line.end),
+        }
+    }
+    extents
+}
+
+/// What is left of ranges by address when others are taken out of them.
+fn without(ranges: Vec<Range<u64>>, taken: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
+    let mut taken: Vec<Range<u64>> = taken.collect();
+    taken.sort_unstable_by_key(|range| range.start);
+    let mut left = Vec::new();
+    for range in ranges {
+        let mut start = range.start;
+        let first = taken.partition_point(|taken| taken.end <= range.start);
+        for taken in taken[first..].iter().take_while(|taken| taken.start < range.end) {
+            left.push(start..taken.start.max(start));
+            start = start.max(taken.end);
+        }
+        left.push(start..range.end.max(start));
+    }
+    left.retain(|range| !range.is_empty());
+    left
+}
+
+#[cfg(test)]
+mod tests;
