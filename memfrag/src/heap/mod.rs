@@ -1,6 +1,6 @@
 //! What the traced processes hold, rebuilt from their events: live blocks, sums, peaks, the process tree.
 //!
-//! [`Heaps::apply`] takes one event after the other. Everything here is pure state: no I/O, no clock, and the same
+//! [`Heaps::apply_all`] takes events in their order. Everything here is pure state: no I/O, no clock, and the same
 //! events give the same state.
 //!
 //! | module | job |
@@ -10,15 +10,18 @@
 //! | `state` | one heap: what each allocator call changes |
 //! | `blocks` | the live blocks by address |
 //! | `reconcile` | the state checked against the heap as it lies in memory |
+//! | `pages`, `footprint` | how full each page is with them, and by which rule |
 //! | `origin` | the distinct calls that allocate |
 //! | `totals` | what is counted, by which rules; anomalies |
 //! | `timeline` | the course over time |
 //! | `maps` | sums of the mapping calls |
 
 mod blocks;
+mod footprint;
 mod hash;
 mod maps;
 mod origin;
+mod pages;
 mod process;
 mod reconcile;
 mod state;
@@ -29,9 +32,11 @@ mod timeline;
 mod totals;
 mod tree;
 
-pub use blocks::{Block, Blocks, MAX_SIZE};
+pub use blocks::{Block, Blocks, ByAddress, MAX_SIZE};
+pub use footprint::Footprint;
 pub use maps::MapTotals;
 pub use origin::{Origin, OriginId, OriginTotals};
+pub use pages::{Occupancy, PageRun, Pages, Runs};
 pub use process::Process;
 pub use state::Heap;
 pub use thread::Thread;

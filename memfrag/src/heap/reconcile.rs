@@ -43,6 +43,10 @@ impl Older {
         block.time != 0 && Some(block.time) == self.walked_at
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = Block> + '_ {
+        self.blocks.iter()
+    }
+
     pub(super) fn memory_bytes(&self) -> u64 {
         self.blocks.memory_bytes()
     }
@@ -103,6 +107,7 @@ impl Heap {
                 }
             }
         }
+        self.enter_blocks(self.pages.footprint());
     }
 }
 

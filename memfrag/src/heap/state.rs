@@ -1,18 +1,23 @@
 //! One heap: what is live in an address space, and how it came to be.
 
 use super::blocks::{Block, Blocks, MAX_SIZE};
+use super::footprint::Footprint;
 use super::maps::MapTotals;
 use super::origin::{Origin, OriginId, OriginTotals, Origins};
+use super::pages::Pages;
 use super::reconcile::Older;
 use super::thread::PendingRealloc;
 use super::timeline::{Point, Timeline};
 use super::totals::{Amount, Anomalies, Functions, Peak, Totals};
+use crate::glibc::layout::HEADER;
 use memfrag_common::Function;
+use std::ops::Range;
 
 /// The heap of one address space.
 #[derive(Debug)]
 pub struct Heap {
     pub(super) blocks: Blocks,
+    pub(super) pages: Pages,
     origins: Origins,
     pub(super) live: Amount,
     pub(super) older: Older,
@@ -43,6 +48,7 @@ impl Heap {
     pub(super) fn new(time: u64) -> Self {
         Self {
             blocks: Blocks::default(),
+            pages: Pages::default(),
             origins: Origins::default(),
             live: Amount::default(),
             older: Older::default(),
@@ -63,6 +69,7 @@ impl Heap {
     pub(super) fn fork(&mut self, time: u64) -> Self {
         Self {
             blocks: self.blocks.fork(),
+            pages: self.pages.fork(),
             origins: self.origins.fork(),
             live: self.live,
             older: self.older.fork(),
@@ -78,6 +85,28 @@ impl Heap {
     /// The live blocks.
     pub fn blocks(&self) -> &Blocks {
         &self.blocks
+    }
+
+    /// How full the pages are with live blocks, [those that no event told of](Self::older) included.
+    pub fn pages(&self) -> &Pages {
+        &self.pages
+    }
+
+    /// The live blocks of which a part lies within `range`, and [those that no event told of](Self::older), in order
+    /// of their addresses.
+    pub fn overlapping(&self, range: Range<u64>) -> Vec<Block> {
+        let footprint = self.pages.footprint();
+        let touches = |block: &Block| {
+            let taken = footprint.of(block.addr, block.size);
+            !taken.is_empty() && taken.start < range.end && range.start < taken.end
+        };
+        let nearby = range.start.saturating_sub(Pages::REACH)..range.end.saturating_add(HEADER);
+        let far = self.pages.large_within(&range).filter(|addr| !nearby.contains(addr));
+        let far = far.filter_map(|addr| self.blocks.get(addr).or_else(|| self.older().get(addr)));
+        let near = [&self.blocks, self.older()].into_iter().flat_map(|all| all.range(nearby.start, nearby.end));
+        let mut found: Vec<Block> = far.chain(near).filter(touches).collect();
+        found.sort_unstable_by_key(|block| block.addr);
+        found
     }
 
     /// How much is live. Old blocks of reallocations under way are not.
@@ -142,7 +171,27 @@ impl Heap {
 
     /// Bytes of memory that this state takes, tables included.
     pub fn memory_bytes(&self) -> u64 {
-        self.blocks.memory_bytes() + self.older.memory_bytes() + self.origins.memory_bytes() + size_of::<Self>() as u64
+        let blocks = self.blocks.memory_bytes() + self.older.memory_bytes();
+        blocks + self.pages.memory_bytes() + self.origins.memory_bytes() + size_of::<Self>() as u64
+    }
+
+    /// Takes the rule by which blocks take memory.
+    pub(super) fn set_footprint(&mut self, footprint: Footprint) {
+        if footprint != self.pages.footprint() {
+            self.enter_blocks(footprint);
+        }
+    }
+
+    /// Enters all blocks in the pages anew.
+    pub(super) fn enter_blocks(&mut self, footprint: Footprint) {
+        self.pages.set_footprint(footprint, self.blocks.iter().chain(self.older.iter()));
+    }
+
+    /// Sends for a block and its page, or for the places where they would go.
+    #[inline]
+    pub(super) fn send_for(&self, addr: u64) {
+        self.blocks.send_for(addr);
+        self.pages.send_for(addr);
     }
 
     #[inline]
@@ -176,7 +225,7 @@ impl Heap {
             self.totals.freed_bytes = self.totals.freed_bytes.wrapping_add(block.size);
             block.size
         } else {
-            self.anomalies.unmatched_frees += u64::from(self.older.take(addr).is_none());
+            self.anomalies.unmatched_frees += u64::from(self.take_older(addr).is_none());
             0
         };
         self.functions.called(function, false, freed);
@@ -186,7 +235,7 @@ impl Heap {
     pub(super) fn realloc_begin(&mut self, addr: u64) -> Option<Block> {
         let old = self.take(addr);
         if addr != 0 && old.is_none() {
-            self.anomalies.unmatched_reallocs += u64::from(self.older.take(addr).is_none());
+            self.anomalies.unmatched_reallocs += u64::from(self.take_older(addr).is_none());
         }
         old
     }
@@ -236,6 +285,7 @@ impl Heap {
             return;
         }
         self.blocks.insert(&old);
+        self.pages.add(old.addr, old.size);
         self.live.add(old.size);
         self.rose(time);
     }
@@ -246,6 +296,7 @@ impl Heap {
         self.discarded.bytes = self.discarded.bytes.wrapping_add(self.live.bytes);
         under_way.iter().filter_map(|begun| begun.old).for_each(|old| self.discarded.add(old.size));
         self.blocks.clear();
+        self.pages.clear();
         self.live = Amount::default();
         self.older = Older::default();
     }
@@ -259,7 +310,15 @@ impl Heap {
 
     pub(super) fn take(&mut self, addr: u64) -> Option<Block> {
         let block = self.blocks.remove(addr)?;
+        self.pages.remove(addr, block.size);
         self.live.sub(block.size);
+        Some(block)
+    }
+
+    /// Takes out a block that no event had told of.
+    fn take_older(&mut self, addr: u64) -> Option<Block> {
+        let block = self.older.take(addr)?;
+        self.pages.remove(addr, block.size);
         Some(block)
     }
 
@@ -271,8 +330,9 @@ impl Heap {
         if let Some(closed) = closed {
             self.totals.freed_bytes = self.totals.freed_bytes.wrapping_add(closed.size);
             self.live.sub(closed.size);
+            self.pages.remove(closed.addr, closed.size);
         }
-        match self.older.take(call.addr) {
+        match self.take_older(call.addr) {
             // The walk had seen the chunk before the event came.
             Some(block) if self.older.is_stray(&block) => {
                 self.anomalies.missed_allocations = self.anomalies.missed_allocations.saturating_sub(1);
@@ -281,6 +341,7 @@ impl Heap {
             None => {}
         }
         self.live.add(size);
+        self.pages.add(call.addr, size);
         self.rose(call.time);
         closed.is_some()
     }

@@ -1,5 +1,6 @@
 //! The process tree: which events belong to which heap, through fork, exec, exit and ids used again.
 
+use super::footprint::Footprint;
 use super::hash::BuildWordHasher;
 use super::origin::Origin;
 use super::process::Process;
@@ -18,6 +19,21 @@ const CLONE_THREAD: u64 = 0x1_0000;
 /// A fork that comes this many nanoseconds after the child's first event is a late report; a later one means that
 /// the id was used again.
 const LATE_FORK: u64 = 1_000_000_000;
+
+/// How many events ahead the memory that an event needs is sent for.
+const AHEAD: usize = 12;
+
+/// The block that an event is about.
+#[inline]
+const fn block_of(event: &Event) -> Option<u64> {
+    match event.op {
+        Op::Alloc { addr, .. }
+        | Op::Free { addr, .. }
+        | Op::ReallocBegin { old: addr, .. }
+        | Op::ReallocEnd { addr, .. } => Some(addr),
+        _ => None,
+    }
+}
 
 /// The heaps of all traced processes, rebuilt from their events.
 ///
@@ -118,7 +134,36 @@ impl Heaps {
         }
     }
 
+    /// Takes the rule by which the blocks of a process's heap take memory; those that it has are entered anew.
+    pub fn set_footprint(&mut self, process: usize, footprint: Footprint) {
+        if let Some(process) = self.processes.get(process) {
+            self.spaces[process.heap].set_footprint(footprint);
+        }
+    }
+
+    /// Takes the next events into account: as [`Self::apply`] on each, but faster.
+    pub fn apply_all(&mut self, events: &[Event]) {
+        for (at, event) in events.iter().enumerate() {
+            // An event's own look-ups wait for one another, but those of different events need not.
+            if let Some(later) = events.get(at + AHEAD)
+                && let Some(addr) = block_of(later)
+                && let Some(heap) = self.heap_of(later.pid)
+            {
+                heap.send_for(addr);
+            }
+            self.apply(event);
+        }
+    }
+
+    /// The heap that the latest process under this id acts on.
+    #[inline]
+    fn heap_of(&self, pid: u32) -> Option<&Heap> {
+        let last = self.processes.get(self.last).filter(|process| process.pid() == pid);
+        last.or_else(|| self.find(pid)).map(|process| &self.spaces[process.heap])
+    }
+
     /// Takes the next event into account.
+    #[inline]
     pub fn apply(&mut self, event: &Event) {
         let &Event { time, pid, tid, op } = event;
         let at = self.process_of(pid, time);

@@ -5,7 +5,7 @@ use super::model::{
 };
 use super::{allocator, sites};
 use crate::capture::{Counters, Sink};
-use crate::heap::{self, Heap, Heaps, Point};
+use crate::heap::{self, Footprint, Heap, Heaps, Point};
 use crate::target::{Mapping, MemorySample, ProcessInfo};
 use memfrag_common::loss::{COUNTERS, Counter};
 use memfrag_common::{Event, Op};
@@ -52,10 +52,10 @@ pub struct ReportBuilder {
 
 impl Sink for ReportBuilder {
     fn events(&mut self, events: &[Event]) {
-        for event in events {
-            if self.is_wanted(event.time) {
-                self.event(event);
-            }
+        let until = self.until.unwrap_or(u64::MAX);
+        for wanted in events.split(|event| event.time > until) {
+            self.count(wanted);
+            self.heaps.apply_all(wanted);
         }
     }
 
@@ -73,6 +73,10 @@ impl Sink for ReportBuilder {
             self.heaps.learn(&ProcessInfo { time, pid, ..ProcessInfo::default() });
         }
         let Some(at) = self.heaps.index_of(pid) else { return };
+        if let Some(allocator) = allocator::identify(mappings) {
+            let footprint = if allocator.name == "glibc" { Footprint::Glibc } else { Footprint::Requested };
+            self.heaps.set_footprint(at, footprint);
+        }
         let snapshots = self.mappings.entry(at).or_default();
         if snapshots.last().is_none_or(|last| last != mappings) {
             if snapshots.len() == SNAPSHOTS {
@@ -154,16 +158,17 @@ impl ReportBuilder {
         self.until.is_none_or(|until| time <= until)
     }
 
-    fn event(&mut self, event: &Event) {
-        self.events.total += 1;
-        match event.op {
-            Op::Alloc { .. } => self.events.alloc += 1,
-            Op::Free { .. } => self.events.free += 1,
-            Op::ReallocEnd { .. } => self.events.realloc += 1,
-            _ => {}
+    fn count(&mut self, events: &[Event]) {
+        self.events.total += events.len() as u64;
+        for event in events {
+            match event.op {
+                Op::Alloc { .. } => self.events.alloc += 1,
+                Op::Free { .. } => self.events.free += 1,
+                Op::ReallocEnd { .. } => self.events.realloc += 1,
+                _ => {}
+            }
+            self.last_time = self.last_time.max(event.time);
         }
-        self.last_time = self.last_time.max(event.time);
-        self.heaps.apply(event);
     }
 
     /// The counters of the whole: as the backend counts them, and at least what those of the processes add up to.

@@ -3,11 +3,13 @@
 //! The oracle keeps ordered maps and copies them whole at a fork; its sums are worked out anew from a log of what
 //! happened to each block. It knows nothing of regions, sharing, caches or indices.
 
-use crate::heap::{Block, Heap, Heaps};
+use crate::heap::{Block, Footprint, Heap, Heaps, Occupancy};
+use crate::target::residency::PAGE;
 use memfrag_common::{Event, Function, Op};
 use proptest::prelude::*;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::rc::Rc;
 
 /// What a block is known by: size, birth, thread, site.
@@ -307,11 +309,49 @@ impl Told {
     }
 }
 
+/// The pages as they are kept against the same worked out from the blocks, whatever they went through.
+fn pages_equal_a_sweep(heap: &Heap) -> Result<(), TestCaseError> {
+    let footprint = heap.pages().footprint();
+    let taken: Vec<_> = heap.blocks().iter().map(|block| footprint.of(block.addr, block.size)).collect();
+    // Between two neighbouring boundaries all pages are alike.
+    let rounded = |at: u64| [at / PAGE, at.div_ceil(PAGE)];
+    let mut turns: Vec<u64> = taken.iter().flat_map(|range| [range.start, range.end]).flat_map(rounded).collect();
+    turns.sort_unstable();
+    turns.dedup();
+    let mut expected = Vec::new();
+    for pair in turns.windows(2) {
+        let first = pair[0] * PAGE..pair[0] * PAGE + PAGE;
+        let on_page = |range: &Range<u64>| range.end.min(first.end).saturating_sub(range.start.max(first.start));
+        let bytes: u64 = taken.iter().map(on_page).sum();
+        let blocks = taken.iter().filter(|range| on_page(range) > 0).count() as u64;
+        if blocks > 0 {
+            expected.push((first.start, pair[1] - pair[0], Occupancy { bytes, blocks }));
+        }
+    }
+    let spread = |runs: Vec<(u64, u64, Occupancy)>| {
+        let mut merged: Vec<(u64, u64, Occupancy)> = Vec::new();
+        for (start, pages, each) in runs {
+            match merged.last_mut() {
+                Some(last) if last.0 + last.1 * PAGE == start && last.2 == each => last.1 += pages,
+                _ => merged.push((start, pages, each)),
+            }
+        }
+        merged
+    };
+    let runs: Vec<_> = heap.pages().runs(0..u64::MAX).map(|run| (run.address, run.pages, run.each)).collect();
+    for &(address, _, each) in &runs {
+        prop_assert_eq!(heap.pages().get(address + 7), each);
+        prop_assert_eq!(heap.overlapping(address..address + PAGE).len() as u64, each.blocks);
+    }
+    prop_assert_eq!(spread(runs), spread(expected));
+    prop_assert_eq!(heap.pages().bytes(), taken.iter().map(|range| range.end - range.start).sum::<u64>());
+    Ok(())
+}
+
 fn op() -> impl Strategy<Value = Op> {
     // Few addresses, so that they collide; some in one region, some far away; null now and then.
-    let addr =
-        || prop_oneof![1 => Just(0), 12 => (1..24_u64).prop_map(|n| n * 16), 3 => (1..4_u64).prop_map(|n| n << 30)];
-    let size = || prop_oneof![1 => Just(0), 6 => 1..5_u64, 2 => 1..1_u64 << 40];
+    let addr = || prop_oneof![1 => Just(0), 12 => (1..24_u64).prop_map(|n| n * 16), 3 => (1..4_u64).prop_map(|n| (n << 30) + 16)];
+    let size = || prop_oneof![1 => Just(0), 6 => 1..5_u64, 2 => 1..1_u64 << 18, 2 => 1..1_u64 << 40];
     let caller = || 1..3_u64;
     let function = Function::Realloc;
     prop_oneof![
@@ -334,14 +374,21 @@ fn op() -> impl Strategy<Value = Op> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
-    fn equals_the_oracle(steps in prop::collection::vec((1..5_u32, 0..3_u32, op()), 1..120)) {
+    fn equals_the_oracle(
+        steps in prop::collection::vec((1..5_u32, 0..3_u32, op()), 1..120),
+        learned in 0..120_usize,
+    ) {
         let mut heaps = Heaps::default();
         let mut oracle = Oracle::default();
-        for (time, (pid, tid, op)) in (1..).zip(steps) {
-            // Half a minute apart, so that every fork of a known id is a new process.
-            let event = Event { time: time * 30_000_000_000, pid, tid, op };
-            heaps.apply(&event);
-            oracle.apply(&event);
+        // Half a minute apart, so that every fork of a known id is a new process.
+        let event = |(time, (pid, tid, op))| Event { time: time * 30_000_000_000_u64, pid, tid, op };
+        let events: Vec<Event> = (1..).zip(steps).map(event).collect();
+        let (before, after) = events.split_at(events.len().min(learned));
+        heaps.apply_all(before);
+        (0..heaps.processes().len()).for_each(|process| heaps.set_footprint(process, Footprint::Glibc));
+        heaps.apply_all(after);
+        for event in &events {
+            oracle.apply(event);
         }
         prop_assert_eq!(heaps.processes().len(), oracle.actors.len());
         for (process, actor) in heaps.processes().iter().zip(&oracle.actors) {
@@ -350,6 +397,7 @@ proptest! {
             let heap = heaps.heap(process);
             prop_assert_eq!(Told::by_heap(heap), Told::by_oracle(&actor.space.borrow()));
             prop_assert_eq!(heap.live().blocks, heap.blocks().len());
+            pages_equal_a_sweep(heap)?;
         }
         // What was requested is live, gone or under way: on every heap, however damaged its stream.
         for process in heaps.processes().iter().filter(|process| !heaps.shares_heap(process)) {

@@ -101,6 +101,9 @@ proptest! {
         prop_assert_eq!(heap.live().blocks, heap.blocks().iter().count() as u64);
         let bytes: u64 = heap.older().iter().map(|block| block.size).sum();
         prop_assert_eq!(heap.older_amount().bytes, bytes);
+        let taken = heap.blocks().iter().chain(heap.older().iter());
+        let taken: u64 = taken.map(|block| heap.pages().footprint().bytes(block.addr, block.size)).sum();
+        prop_assert_eq!(heap.pages().bytes(), taken);
         // After the walk every free and every allocation was told, so none is unmatched.
         let lost = during.iter().filter(|step| !step.told).count() as u64;
         let anomalies = heap.anomalies();
