@@ -19,6 +19,8 @@ pub(super) enum Verb {
     Trace(TraceArgs),
     /// Show what a recording holds.
     Report(ReportArgs),
+    /// Show the heap of a running process as it lies in memory now, without tracing.
+    Heap(HeapArgs),
     /// Tell what this kernel, user and machine allow, what probes cost here, and what to do about the rest.
     Doctor(DoctorArgs),
 }
@@ -106,6 +108,20 @@ pub(super) struct ReportArgs {
     /// The state at this time since the trace began, such as 1.5s or 200ms.
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]
     pub(super) at: Option<Duration>,
+}
+
+#[derive(Debug, Parser)]
+pub(super) struct HeapArgs {
+    /// The process; its allocator must be glibc's.
+    #[arg(long, value_name = "PID")]
+    pub(super) pid: u32,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Do not stop the process while its heap is read: it is read until nothing contradicts itself, which may never
+    /// be while the process allocates much.
+    #[arg(long)]
+    pub(super) running: bool,
 }
 
 #[derive(Debug, Parser)]

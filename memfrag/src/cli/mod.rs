@@ -3,6 +3,7 @@
 mod args;
 mod backend;
 mod doctor;
+mod heap;
 mod progress;
 mod report;
 mod tally;
@@ -40,6 +41,7 @@ pub(crate) fn main() -> ExitCode {
     let result = match args.verb {
         Verb::Trace(args) => trace::run(&args),
         Verb::Report(args) => report::run(&args),
+        Verb::Heap(args) => heap::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
     };
     match result {

@@ -22,13 +22,18 @@ pub(super) fn run(args: &ReportArgs) -> Result<u8> {
         return Ok(0);
     }
     let report = gather(&args.file, args.at)?;
+    let mut out = io::stdout().lock();
+    out.write_all(text::render(&report, style()).as_bytes())?;
+    out.flush()?;
+    Ok(0)
+}
+
+/// How to write to standard output.
+pub(super) fn style() -> Style {
     let terminal = io::stdout().is_terminal();
     let color = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let width = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(WIDTH);
-    let mut out = io::stdout().lock();
-    out.write_all(text::render(&report, Style { color, width }).as_bytes())?;
-    out.flush()?;
-    Ok(0)
+    Style { color, width }
 }
 
 /// Prints the report of a recording as one JSON document.

@@ -193,6 +193,8 @@ pub struct Walk {
     pub caches: Vec<ThreadCache>,
     /// Bytes among the main arena's that something else obtained by moving the break.
     pub foreign_bytes: u64,
+    /// Bytes of the mappings of mapped chunks: more than the chunks', where one has an alignment of its own.
+    pub mapped_bytes: u64,
     /// How sure the walk is.
     pub confidence: Confidence,
     /// What does not add up.
@@ -201,6 +203,8 @@ pub struct Walk {
     pub attempts: u32,
     /// How long the process stood still for the walk, all attempts together.
     pub stopped: Duration,
+    /// Why the process was not stopped, if it was not.
+    pub not_stopped: Option<String>,
 }
 
 /// What was read of a heap, to be made a [`Walk`] of; the process may go on meanwhile.
@@ -309,9 +313,11 @@ impl Walker {
                 let snapshot = self.snapshot();
                 let elapsed = stopped.elapsed();
                 drop(stopped);
-                Ok((snapshot?, Some(elapsed)))
+                Ok((snapshot?, Ok(elapsed)))
             }
-            Err(StopError::Traced { .. } | StopError::Stuck { .. }) => Ok((self.snapshot()?, None)),
+            Err(error @ (StopError::Traced { .. } | StopError::Stuck { .. })) => {
+                Ok((self.snapshot()?, Err(error.to_string())))
+            }
             Err(error) => Err(error.into()),
         })
     }
@@ -321,13 +327,13 @@ impl Walker {
     /// # Errors
     /// As [`Walker::stopped`]; a heap that changes all the time looks damaged.
     pub fn running(&self) -> Result<Walk, WalkError> {
-        self.retry(|| Ok((self.snapshot()?, None)))
+        self.retry(|| Ok((self.snapshot()?, Err("as asked".to_owned()))))
     }
 
     /// Reads until what is read adds up.
     fn retry(
         &self,
-        mut read: impl FnMut() -> Result<(Snapshot, Option<Duration>), WalkError>,
+        mut read: impl FnMut() -> Result<(Snapshot, Result<Duration, String>), WalkError>,
     ) -> Result<Walk, WalkError> {
         let mut stopped = Duration::ZERO;
         let mut best: Option<Walk> = None;
@@ -338,10 +344,13 @@ impl Walker {
             }
             match read() {
                 Ok((snapshot, stop)) => {
-                    stopped += stop.unwrap_or_default();
                     let mut walk = snapshot.analyse();
+                    match stop {
+                        Ok(time) => stopped += time,
+                        Err(why) => walk.not_stopped = Some(why),
+                    }
                     (walk.attempts, walk.stopped) = (attempt, stopped);
-                    if stop.is_none() && walk.confidence == Confidence::Exact {
+                    if walk.not_stopped.is_some() && walk.confidence == Confidence::Exact {
                         walk.confidence = Confidence::Consistent;
                     }
                     if walk.discrepancies.is_empty() {
@@ -468,10 +477,12 @@ impl Snapshot {
             threads: self.threads,
             caches,
             foreign_bytes,
+            mapped_bytes: found_bytes,
             confidence: if discrepancies.is_empty() { Confidence::Exact } else { Confidence::Doubtful },
             discrepancies,
             attempts: 1,
             stopped: Duration::ZERO,
+            not_stopped: None,
         }
     }
 }

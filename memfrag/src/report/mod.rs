@@ -10,11 +10,13 @@
 //! | `sites` | call sites by what they hold, as places in files |
 //! | `allocator` | which allocator the mapped files mean |
 //! | [`text`], `chart`, `units` | for the terminal |
+//! | [`heap`] | a heap walked from outside, for both |
 //! | [`json`] | for programs |
 
 mod allocator;
 pub mod build;
 mod chart;
+pub mod heap;
 pub mod json;
 pub mod model;
 mod sites;

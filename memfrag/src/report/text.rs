@@ -30,7 +30,7 @@ pub struct Style {
 
 /// What a piece of text is, as far as it is shown by colour.
 #[derive(Clone, Copy)]
-enum Tone {
+pub(super) enum Tone {
     Heading,
     Quiet,
     Good,
@@ -38,11 +38,11 @@ enum Tone {
 }
 
 impl Style {
-    fn width(self) -> usize {
+    pub(super) fn width(self) -> usize {
         self.width.clamp(60, 100)
     }
 
-    fn paint(self, tone: Tone, text: &str) -> String {
+    pub(super) fn paint(self, tone: Tone, text: &str) -> String {
         if !self.color || text.is_empty() {
             return text.to_owned();
         }
@@ -394,11 +394,11 @@ fn shorten(text: &str, room: usize) -> String {
 }
 
 /// Text from outside: what it may hold of control characters must not reach the terminal.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
 }
 
-fn wrap(text: &str, room: usize) -> Vec<String> {
+pub(super) fn wrap(text: &str, room: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         let line = lines.last_mut().expect("never empty");

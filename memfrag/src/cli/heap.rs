@@ -1,0 +1,26 @@
+//! `memfrag heap`: a process's heap as it lies in memory now.
+
+use super::args::HeapArgs;
+use super::report::style;
+use anyhow::Result;
+use memfrag::glibc::Walker;
+use memfrag::report::heap::{HeapReport, render};
+use memfrag::target::ProcessInfo;
+use std::io::{self, BufWriter, Write as _};
+
+/// Runs the verb and returns the exit status.
+pub(super) fn run(args: &HeapArgs) -> Result<u8> {
+    let process = ProcessInfo::read(args.pid, 0)?;
+    let walker = Walker::new(args.pid)?;
+    let walk = if args.running { walker.running()? } else { walker.stopped()? };
+    let report = HeapReport::new(&process, walker.allocator(), &walk);
+    let mut out = BufWriter::new(io::stdout().lock());
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &report)?;
+        writeln!(out)?;
+    } else {
+        out.write_all(render(&report, style()).as_bytes())?;
+    }
+    out.flush()?;
+    Ok(0)
+}

@@ -1,0 +1,209 @@
+//! A walked heap for the terminal.
+
+use super::model::{HeapReport, Sums};
+use crate::report::text::{Style, Tone, clean, wrap};
+use crate::report::units::{bytes, count, duration, plural};
+
+/// Arenas that get a line; the smaller ones are summed up.
+const ARENAS: usize = 16;
+
+/// The report as text, with a line feed at its end.
+pub fn render(report: &HeapReport, style: Style) -> String {
+    let mut page = Page { text: String::new(), style };
+    page.headline(report);
+    page.arenas(report);
+    page.sizes(report);
+    page.settings(report);
+    page.text
+}
+
+struct Page {
+    text: String,
+    style: Style,
+}
+
+impl Page {
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line.trim_end());
+        self.text.push('\n');
+    }
+
+    fn head(&mut self, line: &str) {
+        let painted = self.style.paint(Tone::Quiet, line);
+        self.line("");
+        self.line(&painted);
+    }
+
+    /// A named text, wrapped and hanging under its beginning.
+    fn field(&mut self, name: &str, tone: Option<Tone>, text: &str) {
+        const INDENT: usize = 12;
+        for (number, part) in wrap(text, self.style.width() - INDENT).iter().enumerate() {
+            let name = self.style.paint(Tone::Quiet, &format!("{:<10}", if number == 0 { name } else { "" }));
+            let part = tone.map_or_else(|| part.clone(), |tone| self.style.paint(tone, part));
+            self.line(&format!("  {name}{part}"));
+        }
+    }
+
+    fn headline(&mut self, report: &HeapReport) {
+        let name = if report.comm.is_empty() { "(unknown)" } else { &report.comm };
+        let name = self.style.paint(Tone::Heading, &clean(name));
+        let allocator = &report.allocator;
+        self.line(&format!("{name}  pid {} · {} {}", report.pid, allocator.name, allocator.version));
+        let total = &report.total;
+        let mapped = &report.mmapped;
+        let mut heap =
+            format!("{} in {}", bytes(total.system_bytes), plural(report.arenas.len() as u64, "arena", "arenas"));
+        if mapped.chunks > 0 {
+            let chunks = plural(mapped.chunks, "chunk mapped by itself", "chunks mapped by themselves");
+            heap += &format!(", {} in {chunks}", bytes(mapped.bytes));
+        }
+        self.field("Heap", None, &heap);
+        let unused = total.cached_bytes + total.free_bytes + total.top_bytes;
+        if total.system_bytes > 0 {
+            let share = unused as f64 / total.system_bytes as f64 * 100.0;
+            let text = format!("{} of the arenas ({share:.0} %) hold no block of the program's", bytes(unused));
+            self.field("Unused", None, &text);
+        }
+        let walk = &report.walk;
+        let stopped = match &walk.not_stopped {
+            Some(why) => format!("not stopped: {why}"),
+            None => format!("the process stood still for {}", duration(walk.stopped_ns)),
+        };
+        let again = if walk.attempts > 1 { format!(", read {} times", walk.attempts) } else { String::new() };
+        if walk.discrepancies.is_empty() {
+            let sums = "every sum agrees with the allocator's own";
+            self.field("Read", Some(Tone::Good), &format!("{}: {stopped}{again}; {sums}", walk.confidence));
+        } else {
+            self.field("Read", Some(Tone::Warning), &format!("{}: {stopped}{again}", walk.confidence));
+            for discrepancy in &walk.discrepancies {
+                self.field("", Some(Tone::Warning), &format!("! {discrepancy}"));
+            }
+        }
+    }
+
+    fn arenas(&mut self, report: &HeapReport) {
+        self.head(&format!(
+            "  {:<15}{:>8}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}",
+            "arena", "threads", "obtained", "in use", "tcache", "fastbins", "free", "top"
+        ));
+        let mut shown: Vec<_> = report.arenas.iter().collect();
+        shown.sort_by_key(|arena| (!arena.is_main, std::cmp::Reverse(arena.sums.system_bytes)));
+        let rest = shown.split_off(shown.len().min(ARENAS));
+        for arena in shown {
+            let name = if arena.is_main { "main".to_owned() } else { format!("{:#x}", arena.address) };
+            self.sums(&name, &count(arena.threads), &arena.sums);
+            let parts = arena.sums.parts();
+            if parts != arena.sums.system_bytes {
+                let text = format!("! its parts add up to {}, which it does not count so", count(parts));
+                let painted = self.style.paint(Tone::Warning, &text);
+                self.line(&format!("  {painted}"));
+            }
+        }
+        if !rest.is_empty() {
+            let mut sums = Sums::default();
+            rest.iter().for_each(|arena| sums.add(&arena.sums));
+            let threads: u64 = rest.iter().map(|arena| arena.threads).sum();
+            self.sums(&format!("{} more", rest.len()), &count(threads), &sums);
+        }
+        if report.arenas.len() > 1 {
+            self.sums("all", "", &report.total);
+        }
+    }
+
+    fn sums(&mut self, name: &str, threads: &str, sums: &Sums) {
+        let cells = [
+            sums.system_bytes,
+            sums.used_bytes,
+            sums.tcache_bytes,
+            sums.fastbin_bytes,
+            sums.free_bytes,
+            sums.top_bytes,
+        ];
+        let cells: String = cells.iter().map(|&cell| format!("{:>11}", amount(cell))).collect();
+        self.line(&format!("  {name:<15}{threads:>8}{cells}"));
+        let chunks = [
+            format!("{} chunks", count(sums.used_chunks)),
+            number(sums.tcache_chunks),
+            number(sums.fastbin_chunks),
+            number(sums.free_chunks),
+        ];
+        let chunks: String = chunks.iter().map(|cell| format!("{cell:>11}")).collect();
+        // The first of these may be wider than its column, towards the empty one before it.
+        let line = format!("  {:<15}{:>8}{:>11}{}", "", "", "", chunks);
+        let line = self.style.paint(Tone::Quiet, &line);
+        self.line(&line);
+    }
+
+    fn sizes(&mut self, report: &HeapReport) {
+        if report.sizes.is_empty() {
+            return;
+        }
+        self.head(&format!(
+            "  {:<18}{:>12}{:>11}{:>12}{:>11}{:>12}{:>11}",
+            "chunks of", "in use", "", "cached", "", "free", ""
+        ));
+        for class in &report.sizes {
+            let name = format!("{} …", amount(class.from_bytes));
+            self.line(&format!(
+                "  {name:<18}{:>12}{:>11}{:>12}{:>11}{:>12}{:>11}",
+                number(class.used_chunks),
+                amount(class.used_bytes),
+                number(class.cached_chunks),
+                amount(class.cached_bytes),
+                number(class.free_chunks),
+                amount(class.free_bytes),
+            ));
+        }
+    }
+
+    fn settings(&mut self, report: &HeapReport) {
+        let found = &report.parameters;
+        self.line("");
+        let dynamic = if found.dynamic_thresholds { "which frees may raise" } else { "which stays" };
+        self.field(
+            "mmap",
+            None,
+            &format!(
+                "chunks from {} on are mapped by themselves, a limit {dynamic}",
+                bytes(found.mmap_threshold_bytes)
+            ),
+        );
+        self.field(
+            "trim",
+            None,
+            &format!(
+                "a free that leaves {} or more on top gives it back, but for {}",
+                bytes(found.trim_threshold_bytes),
+                bytes(found.top_pad_bytes)
+            ),
+        );
+        let arenas = match found.arena_max {
+            0 => "as many as eight a processor".to_owned(),
+            max => format!("{} at most", count(max)),
+        };
+        self.field("arenas", None, &arenas);
+        let caches = match found.tcache_count {
+            0 => "none, by a tunable".to_owned(),
+            each => {
+                let largest = 32 + found.tcache_bins.saturating_sub(1) * 16;
+                let found = plural(report.thread_caches.len() as u64, "is", "are");
+                format!("each thread keeps up to {} chunks of each size up to {largest} B; {found} filled", count(each))
+            }
+        };
+        self.field("tcache", None, &caches);
+        if found.huge_page_bytes > 0 {
+            let text = format!("pages of {} are asked for", bytes(found.huge_page_bytes));
+            self.field("hugetlb", None, &text);
+        }
+    }
+}
+
+/// Bytes, a dash for none.
+fn amount(size: u64) -> String {
+    if size == 0 { "–".to_owned() } else { bytes(size) }
+}
+
+/// A count, a dash for none.
+fn number(chunks: u64) -> String {
+    if chunks == 0 { "–".to_owned() } else { count(chunks) }
+}
