@@ -290,7 +290,7 @@ impl HeapReport {
                 name: allocator.kind.name(),
                 version: walk.version.to_string(),
                 path: allocator.path.display().to_string(),
-                build_id: allocator.build_id.iter().map(|byte| format!("{byte:02x}")).collect(),
+                build_id: allocator.build_id.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat(),
             },
             walk: Reading {
                 confidence: walk.confidence.name(),

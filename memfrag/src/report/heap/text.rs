@@ -51,12 +51,12 @@ impl Page {
         self.line(&format!("{name}  pid {} · {} {}", report.pid, allocator.name, allocator.version));
         let total = &report.total;
         let mapped = &report.mmapped;
-        let mut heap =
-            format!("{} in {}", bytes(total.system_bytes), plural(report.arenas.len() as u64, "arena", "arenas"));
-        if mapped.chunks > 0 {
-            let chunks = plural(mapped.chunks, "chunk mapped by itself", "chunks mapped by themselves");
-            heap += &format!(", {} in {chunks}", bytes(mapped.bytes));
-        }
+        let arenas = plural(report.arenas.len() as u64, "arena", "arenas");
+        let chunks = plural(mapped.chunks, "chunk mapped by itself", "chunks mapped by themselves");
+        let heap = match mapped.chunks {
+            0 => format!("{} in {arenas}", bytes(total.system_bytes)),
+            _ => format!("{} in {arenas}, {} in {chunks}", bytes(total.system_bytes), bytes(mapped.bytes)),
+        };
         self.field("Heap", None, &heap);
         let unused = total.cached_bytes + total.free_bytes + total.top_bytes;
         if total.system_bytes > 0 {
@@ -101,7 +101,9 @@ impl Page {
         }
         if !rest.is_empty() {
             let mut sums = Sums::default();
-            rest.iter().for_each(|arena| sums.add(&arena.sums));
+            for arena in &rest {
+                sums.add(&arena.sums);
+            }
             let threads: u64 = rest.iter().map(|arena| arena.threads).sum();
             self.sums(&format!("{} more", rest.len()), &count(threads), &sums);
         }
@@ -119,7 +121,7 @@ impl Page {
             sums.free_bytes,
             sums.top_bytes,
         ];
-        let cells: String = cells.iter().map(|&cell| format!("{:>11}", amount(cell))).collect();
+        let cells = cells.map(|cell| format!("{:>11}", amount(cell))).concat();
         self.line(&format!("  {name:<15}{threads:>8}{cells}"));
         let chunks = [
             format!("{} chunks", count(sums.used_chunks)),
@@ -127,7 +129,7 @@ impl Page {
             number(sums.fastbin_chunks),
             number(sums.free_chunks),
         ];
-        let chunks: String = chunks.iter().map(|cell| format!("{cell:>11}")).collect();
+        let chunks = chunks.map(|cell| format!("{cell:>11}")).concat();
         // The first of these may be wider than its column, towards the empty one before it.
         let line = format!("  {:<15}{:>8}{:>11}{}", "", "", "", chunks);
         let line = self.style.paint(Tone::Quiet, &line);
