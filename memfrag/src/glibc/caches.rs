@@ -73,21 +73,59 @@ pub(super) fn is_cache(bytes: &[u8], offsets: &Offsets, parameters: &Parameters)
     filled > 0 || (offsets.cache_counts_room && bytes.iter().any(|&byte| byte != 0))
 }
 
-/// The block behind one in a list, whose link lies at `at`.
-fn next(memory: &impl Memory, at: u64, offsets: &Offsets) -> Option<u64> {
-    let word = memory.word(at).ok()?;
-    let link = if offsets.links_mangled { word ^ (at >> 12) } else { word };
-    (link == 0 || (link >= PAGE && link.is_multiple_of(ALIGNMENT))).then_some(link)
+/// Pages kept by [`Links`].
+const PAGES: usize = 1 << 13;
+
+/// Reads the links of lists, whose blocks often lie close together, with the pages that they are on.
+#[derive(Debug)]
+pub(super) struct Links<'a, M> {
+    memory: &'a M,
+    offsets: &'static Offsets,
+    /// Pages by the lowest bits of their number, each with its address.
+    pages: Vec<Option<(u64, Box<[u8; PAGE as usize]>)>>,
+}
+
+impl<'a, M: Memory> Links<'a, M> {
+    pub(super) fn new(memory: &'a M, offsets: &'static Offsets) -> Self {
+        Self { memory, offsets, pages: Vec::new() }
+    }
+
+    /// The word at an address that is a multiple of eight.
+    fn word(&mut self, at: u64) -> Option<u64> {
+        if self.pages.is_empty() {
+            self.pages.resize_with(PAGES, || None);
+        }
+        let page = at & !(PAGE - 1);
+        let slot = self.pages.get_mut((page / PAGE) as usize % PAGES)?;
+        if slot.as_ref().is_none_or(|(held, _)| *held != page) {
+            let (_, mut bytes) = slot.take().unwrap_or_else(|| (page, Box::new([0; PAGE as usize])));
+            self.memory.read(page, &mut bytes[..]).ok()?;
+            *slot = Some((page, bytes));
+        }
+        let (_, bytes) = slot.as_ref()?;
+        bytes.get((at - page) as usize..)?.first_chunk().map(|word| u64::from_le_bytes(*word))
+    }
+
+    /// The size of the chunk that a block in a list begins, and the next block; `None` when there is no such block.
+    fn entry(&mut self, block: u64) -> Option<(u64, u64)> {
+        if block < PAGE || !block.is_multiple_of(ALIGNMENT) {
+            return None;
+        }
+        let bytes = self.word(block - 8)? & !7;
+        let word = self.word(block)?;
+        let link = if self.offsets.links_mangled { word ^ (block >> 12) } else { word };
+        Some((bytes, link))
+    }
 }
 
 /// Follows the lists of a block that may be a thread's cache. `None` when they lead nowhere, or are not as long as
 /// the counts say, but for one link in a single list.
 pub(super) fn follow(
-    memory: &impl Memory,
+    links: &mut Links<'_, impl Memory>,
     candidate: &Candidate,
-    offsets: &Offsets,
     parameters: &Parameters,
 ) -> Option<(ThreadCache, Vec<Cached>)> {
+    let offsets = links.offsets;
     let mut found = Vec::new();
     let mut torn = 0;
     for (list, (count, head)) in lists(&candidate.bytes, offsets, parameters).enumerate() {
@@ -96,17 +134,13 @@ pub(super) fn follow(
         let mut block = head;
         let mut length = 0;
         while block != 0 {
-            if length > count {
+            let (bytes, next) = links.entry(block)?;
+            if length > count || bytes < MIN_CHUNK || small.is_some_and(|size| size != bytes) {
                 return None;
             }
-            let chunk = block - HEADER;
-            let bytes = memory.word(block - 8).ok()? & !7;
-            if small.is_some_and(|size| size != bytes) || bytes < MIN_CHUNK {
-                return None;
-            }
-            found.push(Cached { chunk, bytes, kind: ChunkKind::Tcache });
+            found.push(Cached { chunk: block - HEADER, bytes, kind: ChunkKind::Tcache });
             length += 1;
-            block = next(memory, block, offsets)?;
+            block = next;
         }
         torn += count.abs_diff(length);
         if torn > 1 {
@@ -124,31 +158,22 @@ pub(super) fn follow(
 
 /// Follows the fastbins of an arena that has so many chunks. Lists that lead nowhere or turn in a circle are left at
 /// that place; their number comes second.
-pub(super) fn fastbins(
-    memory: &impl Memory,
-    state: &ArenaState,
-    chunks: usize,
-    offsets: &Offsets,
-) -> (Vec<Cached>, u32) {
+pub(super) fn fastbins(links: &mut Links<'_, impl Memory>, state: &ArenaState, chunks: usize) -> (Vec<Cached>, u32) {
     let mut found = Vec::new();
     let mut broken = 0;
     for (list, &head) in state.fastbins.iter().enumerate() {
-        let bytes = MIN_CHUNK + list as u64 * ALIGNMENT;
+        let size = MIN_CHUNK + list as u64 * ALIGNMENT;
         let mut chunk = head;
         while chunk != 0 {
-            let is_chunk = chunk >= PAGE
-                && chunk.is_multiple_of(ALIGNMENT)
-                && found.len() < chunks
-                && memory.word(chunk + 8).is_ok_and(|word| word & !7 == bytes);
-            if !is_chunk {
+            let Some((bytes, next)) = chunk.checked_add(HEADER).and_then(|block| links.entry(block)) else {
+                broken += 1;
+                break;
+            };
+            if bytes != size || found.len() >= chunks {
                 broken += 1;
                 break;
             }
             found.push(Cached { chunk, bytes, kind: ChunkKind::Fastbin });
-            let Some(next) = next(memory, chunk + HEADER, offsets) else {
-                broken += 1;
-                break;
-            };
             chunk = next;
         }
     }

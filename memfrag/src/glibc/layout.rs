@@ -131,6 +131,11 @@ impl Arena {
         self.chunks_of(kind).count()
     }
 
+    /// Bytes of its segments.
+    pub fn obtained(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.range.end - segment.range.start).sum()
+    }
+
     fn chunks_of(&self, kind: ChunkKind) -> impl Iterator<Item = Chunk> + '_ {
         self.segments.iter().flat_map(|segment| &segment.chunks).copied().filter(move |chunk| chunk.kind() == kind)
     }

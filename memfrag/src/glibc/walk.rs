@@ -18,6 +18,8 @@ pub(super) const MAPPED: u64 = 2;
 const OTHER_ARENA: u64 = 4;
 /// The bits of a size word that are no size.
 const FLAGS: u64 = 7;
+/// How far behind the end of a piece of the heap its continuation is looked for, when it may be elsewhere.
+const FOREIGN: u64 = 1 << 20;
 /// More heaps than an arena can have in 47 bits of address space.
 const MAX_HEAPS: usize = 1 << 21;
 
@@ -86,6 +88,13 @@ pub(super) struct Walked {
     pub(super) foreign: u64,
 }
 
+impl Walked {
+    /// Whether its segments are as large as the arena counts.
+    pub(super) fn adds_up(&self) -> bool {
+        self.arena.obtained() + self.foreign == self.arena.system_bytes
+    }
+}
+
 /// What one walk through the arenas needs.
 #[derive(Debug)]
 pub(super) struct Walking<'a, M> {
@@ -95,6 +104,8 @@ pub(super) struct Walking<'a, M> {
     /// Writable memory without a file, adjacent pieces joined, by address.
     pub(super) extents: &'a [Range<u64>],
     pub(super) candidates: Vec<Candidate>,
+    /// Chunks that may yet be looked at, so that the search for pieces of the heap ends soon in any memory.
+    pub(super) steps: u64,
 }
 
 /// How a segment ended.
@@ -104,6 +115,9 @@ enum End {
     /// With fenceposts, since the arena went on elsewhere.
     Fence,
 }
+
+/// Chunks one behind the other, how they ended, and where.
+type Piece = (Vec<Chunk>, End, u64);
 
 /// Where chunks are looked for.
 struct Stretch {
@@ -175,19 +189,80 @@ impl<M: Memory> Walking<'_, M> {
         self.extents.get(at).filter(|extent| extent.contains(&address)).cloned()
     }
 
-    /// The main arena's segments, and the bytes between them that it counts though others obtained them.
+    /// The main arena's segments by address, and the bytes between them that it counts though others obtained them.
     fn main(&mut self, state: &ArenaState) -> Result<(Vec<Segment>, u64), Damage> {
         let base = self.parameters.sbrk_base;
         let unmapped = |chunk| Damage { arena: state.address, chunk, why: "no writable memory is mapped there".into() };
         let extent = self.extent(base).ok_or_else(|| unmapped(base))?;
+        let stretch = |first, limit| Stretch { arena: state.address, is_main: true, top: state.top, first, limit };
         let first = base.next_multiple_of(ALIGNMENT);
-        let stretch = Stretch { arena: state.address, is_main: true, top: state.top, first, limit: extent.end };
-        let (chunks, end, stop) = self.chunks(&stretch)?;
+        let (chunks, mut end, mut stop) = self.chunks(&stretch(first, extent.end))?;
         let mut segments = vec![Segment { range: base..stop, first, chunks }];
-        if let End::Fence = end {
-            return Err(stretch.damage(stop, "the arena goes on elsewhere"));
+        let mut foreign = 0;
+        // Something else has moved the break: the arena goes on behind that.
+        while let End::Fence = end {
+            let reach = if state.is_contiguous { extent.end } else { extent.end.min(stop.saturating_add(FOREIGN)) };
+            let starts = (stop.next_multiple_of(ALIGNMENT)..reach).step_by(ALIGNMENT as usize);
+            let Some((first, found)) = self.first_of(starts, |first| stretch(first, extent.end)) else { break };
+            foreign += first - stop;
+            segments.push(Segment { range: first..found.2, first, chunks: found.0 });
+            (end, stop) = (found.1, found.2);
         }
-        Ok((std::mem::take(&mut segments), 0))
+        // Once the break could not be moved, the arena goes on in mappings of its own, anywhere.
+        if let End::Fence = end {
+            let taken = base..stop;
+            let elsewhere = if state.is_contiguous { Vec::new() } else { self.elsewhere(&taken, &stretch) };
+            if !elsewhere.iter().any(|segment| segment.range.contains(&state.top)) {
+                return Err(Damage {
+                    arena: state.address,
+                    chunk: stop,
+                    why: "nothing that follows leads to the top chunk".into(),
+                });
+            }
+            segments.extend(elsewhere);
+            segments.sort_by_key(|segment| segment.range.start);
+        }
+        Ok((segments, foreign))
+    }
+
+    /// The first of these places from which chunks lead to the top chunk or to fenceposts, and those chunks.
+    fn first_of(
+        &mut self,
+        starts: impl IntoIterator<Item = u64>,
+        stretch: impl Fn(u64) -> Stretch,
+    ) -> Option<(u64, Piece)> {
+        let candidates = self.candidates.len();
+        for first in starts {
+            let found = self.chunks(&stretch(first));
+            match found {
+                Ok(found) => return Some((first, found)),
+                Err(_) if self.steps == 0 => return None,
+                Err(_) => self.candidates.truncate(candidates),
+            }
+        }
+        None
+    }
+
+    /// Pieces of the main arena outside the brk heap: they begin on a page, and are full of chunks to their end.
+    fn elsewhere(&mut self, taken: &Range<u64>, stretch: &impl Fn(u64, u64) -> Stretch) -> Vec<Segment> {
+        let mut segments = Vec::new();
+        for extent in self.extents {
+            let mut at = extent.start;
+            while at < extent.end && self.steps > 0 {
+                if taken.contains(&at) {
+                    at = taken.end.next_multiple_of(PAGE);
+                    continue;
+                }
+                match self.first_of([at], |first| stretch(first, extent.end)) {
+                    Some((first, (chunks, _, stop))) if stop.is_multiple_of(PAGE) => {
+                        segments.push(Segment { range: first..stop, first, chunks });
+                        at = stop;
+                    }
+                    _ => at += PAGE,
+                }
+            }
+        }
+        segments
     }
 
     /// The heaps of another arena than the main one, by address.
@@ -243,14 +318,18 @@ impl<M: Memory> Walking<'_, M> {
         }
     }
 
-    /// Reads chunks from a first one to the top chunk or to fenceposts; gives them, how they ended, and where.
-    fn chunks(&mut self, stretch: &Stretch) -> Result<(Vec<Chunk>, End, u64), Damage> {
+    /// Reads chunks from a first one to the top chunk or to fenceposts.
+    fn chunks(&mut self, stretch: &Stretch) -> Result<Piece, Damage> {
         let cache_chunk = self.offsets.cache_chunk();
         let mut chunks: Vec<Chunk> = Vec::new();
         let mut at = stretch.first;
         // The word of the chunk before.
         let mut before = PREVIOUS_USED;
         loop {
+            self.steps = match self.steps.checked_sub(1) {
+                Some(steps) => steps,
+                None => return Err(stretch.damage(at, "no way through the chunks was found")),
+            };
             if at.checked_add(HEADER).is_none_or(|end| end > stretch.limit) {
                 return Err(stretch.damage(at, "the chunks before it run beyond the arena's memory"));
             }
@@ -290,7 +369,7 @@ impl<M: Memory> Walking<'_, M> {
                     *last = Chunk::new(last.bytes(), ChunkKind::Fencepost);
                 }
                 true
-            } else if size == HEADER && word & PREVIOUS_USED != 0 {
+            } else if size == HEADER {
                 stretch.is_main && chunks.last().is_some_and(|last| last.kind() == ChunkKind::Fencepost)
             } else {
                 if chunks.last().is_some_and(|last| last.kind() == ChunkKind::Fencepost) {

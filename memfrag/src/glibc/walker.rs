@@ -1,11 +1,11 @@
 //! A process's heap, walked from outside.
 
-use super::caches::{self, Cached, ThreadCache};
+use super::caches::{self, Cached, Links, ThreadCache};
 use super::find::{self, Anchors, Missing};
 use super::layout::{Arena, ChunkKind, Layout};
 use super::mapped::{self, Mapped};
 use super::memory::{Memory, ProcessMemory, Unreadable};
-use super::state::Parameters;
+use super::state::{ArenaState, Parameters};
 use super::stop::{StopError, Stopped};
 use super::version::{Offsets, Version};
 use super::walk::{Damage, Stream, Walked, Walking};
@@ -20,6 +20,9 @@ use thiserror::Error;
 
 /// How often a heap that was changing is read again.
 const ATTEMPTS: u32 = 12;
+
+/// How often an arena that was changing is read again, before all of the heap is.
+const ARENA_ATTEMPTS: u32 = 50;
 
 /// Why a heap cannot be walked.
 #[derive(Debug, Error)]
@@ -327,17 +330,21 @@ impl Walker {
     /// # Errors
     /// As [`Walker::stopped`]; a heap that changes all the time looks damaged.
     pub fn running(&self) -> Result<Walk, WalkError> {
-        self.retry(|| Ok((self.snapshot()?, Err("as asked".to_owned()))))
+        let memory = ProcessMemory::new(self.pid);
+        self.retry(|| {
+            let snapshot = self.snapshot_of(&memory, || process::map(self.pid), ARENA_ATTEMPTS)?;
+            Ok((snapshot, Err("as asked".to_owned())))
+        })
     }
 
-    /// Reads until what is read adds up.
+    /// Reads until what is read adds up, or does not in the same way again and again.
     fn retry(
         &self,
         mut read: impl FnMut() -> Result<(Snapshot, Result<Duration, String>), WalkError>,
     ) -> Result<Walk, WalkError> {
         let mut stopped = Duration::ZERO;
         let mut best: Option<Walk> = None;
-        let mut damaged = None;
+        let mut faults: Vec<String> = Vec::new();
         for attempt in 1..=ATTEMPTS {
             if attempt > 1 {
                 std::thread::sleep(Duration::from_millis(u64::from(attempt)));
@@ -349,28 +356,33 @@ impl Walker {
                         Ok(time) => stopped += time,
                         Err(why) => walk.not_stopped = Some(why),
                     }
-                    (walk.attempts, walk.stopped) = (attempt, stopped);
                     if walk.not_stopped.is_some() && walk.confidence == Confidence::Exact {
                         walk.confidence = Confidence::Consistent;
                     }
-                    if walk.discrepancies.is_empty() {
-                        return Ok(walk);
-                    }
-                    if best.as_ref().is_none_or(|best| walk.discrepancies.len() < best.discrepancies.len()) {
+                    let is_sound = walk.discrepancies.is_empty();
+                    faults.push(format!("{:?}", walk.discrepancies));
+                    if best.as_ref().is_none_or(|best| walk.discrepancies.len() <= best.discrepancies.len()) {
                         best = Some(walk);
+                    }
+                    if is_sound {
+                        break;
                     }
                 }
                 Err(WalkError::Damaged { damage, .. }) => {
-                    damaged = Some(WalkError::Damaged { damage, attempts: attempt });
+                    faults.push(damage.to_string());
+                    if best.is_none() && (attempt == ATTEMPTS || repeats(&faults)) {
+                        return Err(self.explain(WalkError::Damaged { damage, attempts: attempt }));
+                    }
                 }
                 Err(error) => return Err(self.explain(error)),
             }
+            if repeats(&faults) {
+                break;
+            }
         }
-        match (best, damaged) {
-            (Some(walk), _) => Ok(walk),
-            (None, Some(error)) => Err(self.explain(error)),
-            (None, None) => Err(ProcessError::Exited { pid: self.pid }.into()),
-        }
+        let Some(mut walk) = best else { return Err(ProcessError::Exited { pid: self.pid }.into()) };
+        (walk.attempts, walk.stopped) = (faults.len() as u32, stopped);
+        Ok(walk)
     }
 
     /// The error to tell: that the process has ended, where that is the reason.
@@ -386,26 +398,24 @@ impl Walker {
     /// # Errors
     /// When the process is gone or may not be read, or its heap is damaged or was changing.
     pub fn snapshot(&self) -> Result<Snapshot, WalkError> {
-        self.snapshot_of(&ProcessMemory::new(self.pid), &process::map(self.pid)?)
+        self.snapshot_of(&ProcessMemory::new(self.pid), || process::map(self.pid), 1)
     }
 
-    fn snapshot_of(&self, memory: &impl Memory, map: &[MapLine]) -> Result<Snapshot, WalkError> {
-        let damaged = |damage| WalkError::Damaged { damage, attempts: 1 };
+    /// Reads the heap once, each arena up to so many times until it does not contradict itself.
+    fn snapshot_of(
+        &self,
+        memory: &impl Memory,
+        map: impl Fn() -> Result<Vec<MapLine>, ProcessError>,
+        attempts: u32,
+    ) -> Result<Snapshot, WalkError> {
         let parameters = Parameters::read(memory, self.anchors.parameters, self.offsets)
             .map_err(|source| unreadable(self.pid, source))?;
         let main_arena = self.anchors.main_arena;
         let states = find::ring(memory, main_arena, self.offsets).ok_or_else(|| {
             let why = "the ring of arenas does not close".to_owned();
-            damaged(Damage { arena: main_arena, chunk: main_arena, why })
+            WalkError::Damaged { damage: Damage { arena: main_arena, chunk: main_arena, why }, attempts: 1 }
         })?;
-        let extents = extents(map);
-        let mut walking = Walking {
-            stream: Stream::new(memory),
-            offsets: self.offsets,
-            parameters,
-            extents: &extents,
-            candidates: Vec::new(),
-        };
+        let mut extents = extents(&map()?);
         let mut snapshot = Snapshot {
             pid: self.pid,
             version: self.version,
@@ -417,26 +427,61 @@ impl Walker {
             broken_fastbins: Vec::new(),
             mapped: Mapped::default(),
         };
-        for state in &states {
-            let walked = walking.arena(state, state.address == main_arena).map_err(damaged)?;
-            let chunks = walked.arena.segments.iter().map(|segment| segment.chunks.len()).sum();
+        let mut states = states;
+        for state in &mut states {
+            let mut attempt = 1;
+            let walked = loop {
+                let walked = self.arena(memory, state, &parameters, &extents);
+                let is_sound = walked.as_ref().is_ok_and(Walked::adds_up);
+                if is_sound || attempt >= attempts {
+                    break walked.map_err(|damage| WalkError::Damaged { damage, attempts: attempt })?;
+                }
+                attempt += 1;
+                extents = self::extents(&map()?);
+                *state = ArenaState::read(memory, state.address, self.offsets)
+                    .map_err(|source| unreadable(self.pid, source))?;
+            };
+            snapshot.arenas.push(walked);
+        }
+        // What is in caches and fastbins, as near in time to the arenas as can be.
+        let mut links = Links::new(memory, self.offsets);
+        for (walked, state) in snapshot.arenas.iter().zip(&states) {
             for candidate in &walked.candidates {
-                if let Some((cache, cached)) = caches::follow(memory, candidate, self.offsets, &parameters) {
+                if let Some((cache, cached)) = caches::follow(&mut links, candidate, &parameters) {
                     snapshot.caches.push(cache);
                     snapshot.cached.extend(cached);
                 }
             }
-            let (cached, broken) = caches::fastbins(memory, state, chunks, self.offsets);
+            let chunks = walked.arena.segments.iter().map(|segment| segment.chunks.len()).sum();
+            let (cached, broken) = caches::fastbins(&mut links, state, chunks);
             snapshot.cached.extend(cached);
             if broken > 0 {
                 snapshot.broken_fastbins.push((state.address, broken));
             }
-            snapshot.arenas.push(walked);
         }
         let taken = snapshot.arenas.iter().flat_map(|walked| &walked.arena.segments);
-        let free = without(extents.clone(), taken.map(|segment| segment.range.clone()));
+        let free = without(extents, taken.map(|segment| segment.range.clone()));
         snapshot.mapped = mapped::find(memory, &free, self.offsets);
         Ok(snapshot)
+    }
+
+    /// Reads the chunks of one arena.
+    fn arena(
+        &self,
+        memory: &impl Memory,
+        state: &ArenaState,
+        parameters: &Parameters,
+        extents: &[Range<u64>],
+    ) -> Result<Walked, Damage> {
+        let mut walking = Walking {
+            stream: Stream::new(memory),
+            offsets: self.offsets,
+            parameters: *parameters,
+            extents,
+            candidates: Vec::new(),
+            steps: extents.iter().map(|extent| (extent.end - extent.start) / 8).sum(),
+        };
+        walking.arena(state, state.address == self.anchors.main_arena)
     }
 }
 
@@ -446,7 +491,7 @@ impl Snapshot {
         let mut discrepancies = Vec::new();
         let foreign_bytes = self.arenas.iter().map(|walked| walked.foreign).sum();
         for Walked { arena, foreign, .. } in &self.arenas {
-            let walked = foreign + arena.segments.iter().map(|s| s.range.end - s.range.start).sum::<u64>();
+            let walked = foreign + arena.obtained();
             if walked != arena.system_bytes {
                 let system = arena.system_bytes;
                 discrepancies.push(Discrepancy::System { arena: arena.address, system, walked });
@@ -485,6 +530,12 @@ impl Snapshot {
             not_stopped: None,
         }
     }
+}
+
+/// Whether the last faults are all the same: then it is no change that was seen halfway.
+fn repeats(faults: &[String]) -> bool {
+    const SAME: usize = 4;
+    faults.len() >= SAME && faults[faults.len() - SAME..].windows(2).all(|pair| pair[0] == pair[1])
 }
 
 fn unreadable(pid: u32, source: Unreadable) -> WalkError {

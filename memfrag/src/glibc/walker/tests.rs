@@ -108,7 +108,7 @@ impl Heap {
 
     fn walk(&self) -> Result<Walk, WalkError> {
         let map = maps::parse(self.map.as_bytes()).0;
-        Ok(self.walker().snapshot_of(&self.memory, &map)?.analyse())
+        Ok(self.walker().snapshot_of(&self.memory, || Ok(map.clone()), 1)?.analyse())
     }
 }
 
@@ -210,7 +210,7 @@ proptest! {
             heap.memory.set(if at & 1 == 0 { BRK } else { DATA } + (at >> 1) * 16, word);
         }
         let map = maps::parse(heap.map.as_bytes()).0;
-        if let Ok(snapshot) = walker.snapshot_of(&heap.memory, &map) {
+        if let Ok(snapshot) = walker.snapshot_of(&heap.memory, || Ok(map.clone()), 1) {
             let walk = snapshot.analyse();
             let held: usize = walk.layout.arenas.iter().flat_map(|arena| &arena.segments).map(|s| s.chunks.len()).sum();
             prop_assert!(held as u64 <= 0x21000 / HEADER);
