@@ -4,6 +4,7 @@ pub mod ebpf;
 pub mod launch;
 pub mod preload;
 pub mod sampler;
+pub mod survey;
 
 use crate::glibc::Layout;
 use crate::target::{Mapping, MemorySample, ProcessInfo, Residency};
@@ -45,6 +46,15 @@ pub trait Capture {
     /// # Errors
     /// When the capture cannot go on. What was captured so far has been handed on.
     fn poll(&mut self, sink: &mut dyn Sink, timeout: Duration) -> Result<u64>;
+
+    /// Hands on every event that the targets have made so far; to be called while they stand still.
+    ///
+    /// # Errors
+    /// As [`Capture::poll`].
+    fn settle(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        while self.poll(sink, Duration::ZERO)? > 0 {}
+        Ok(())
+    }
 
     /// Leaves the targets as they were and hands on everything that was captured until then.
     ///

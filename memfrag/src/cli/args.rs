@@ -83,6 +83,10 @@ pub(super) struct TraceArgs {
     /// other process of the machine pays for them.
     #[arg(long)]
     pub(super) no_follow: bool,
+    /// Do not stop the process for the moment that it takes to read its heap, as the trace begins and ends. Blocks that
+    /// are older than the trace then stay unknown.
+    #[arg(long)]
+    pub(super) no_walk: bool,
     /// At the end print the report to stdout, as JSON.
     #[arg(long, conflicts_with = "no_record")]
     pub(super) json: bool,

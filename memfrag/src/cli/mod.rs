@@ -8,6 +8,7 @@ mod progress;
 mod report;
 mod tally;
 mod trace;
+mod walks;
 
 use args::{Args, Verb};
 use clap::Parser as _;

@@ -4,6 +4,7 @@ use super::args::TraceArgs;
 use super::backend::{self, Backend, Started};
 use super::progress::Progress;
 use super::tally::Tally;
+use super::walks::Walks;
 use anyhow::{Context, Result};
 use memfrag::capture::launch::{Child, Held, exit_code};
 use memfrag::recording::{Header, Status, Writer};
@@ -56,6 +57,10 @@ pub(super) fn run(args: &TraceArgs) -> Result<u8> {
         })?),
         None => None,
     };
+    let mut walks = Walks::new(args, child.as_ref().map(Child::pid));
+    if child.is_none() {
+        walks.begin(capture.as_mut(), &mut tally, &say);
+    }
     say(&format!("tracing {target}; Ctrl-C ends the trace"));
 
     let mut progress = Progress::new(!args.quiet);
@@ -67,6 +72,7 @@ pub(super) fn run(args: &TraceArgs) -> Result<u8> {
         capture.poll(&mut tally, LOOK)?;
         let now = capture.now();
         tally.tick(now);
+        walks.after_losses(capture.as_mut(), &mut tally, &say);
         if last_count.elapsed() >= COUNT {
             tally.counters(&capture.counters());
             last_count = Instant::now();
@@ -92,6 +98,9 @@ pub(super) fn run(args: &TraceArgs) -> Result<u8> {
         }
     }
     progress.finish();
+    if status.is_none() {
+        walks.end(capture.as_mut(), &mut tally);
+    }
     let end = capture.now();
     let stopped = capture.stop(&mut tally);
     let counters = capture.counters();

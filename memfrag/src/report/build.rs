@@ -5,6 +5,7 @@ use super::model::{
 };
 use super::{allocator, sites};
 use crate::capture::{Counters, Sink};
+use crate::glibc::Layout;
 use crate::heap::{self, Footprint, Heap, Heaps, Point};
 use crate::target::{Mapping, MemorySample, ProcessInfo};
 use memfrag_common::loss::{COUNTERS, Counter};
@@ -97,6 +98,12 @@ impl Sink for ReportBuilder {
             if process.ended().is_none() {
                 self.live_at_reading.insert(at, self.heaps.heap(process).live().bytes);
             }
+        }
+    }
+
+    fn layout(&mut self, time: u64, pid: u32, layout: &Layout) {
+        if self.is_wanted(time) {
+            self.heaps.reconcile(time, pid, layout);
         }
     }
 }
@@ -229,6 +236,8 @@ impl ReportBuilder {
                 freed_bytes: totals.freed_bytes,
             },
             inherited: amount(heap.inherited()),
+            older: amount(heap.older_amount()),
+            walked_at_ns: heap.walked_at(),
             discarded_by_exec: amount(heap.discarded()),
             peak: Peak { at_ns: peak.time, live_blocks: peak.live.blocks, requested_bytes: peak.live.bytes },
             end: End {

@@ -85,6 +85,11 @@ pub struct Process {
     pub totals: Totals,
     /// What the parent's heap handed down at the fork.
     pub inherited: Amount,
+    /// Blocks in use at the end that no event told of, with the bytes that their chunks can hold: older than the trace.
+    /// Known since a walk of the heap.
+    pub older: Amount,
+    /// When the heap was last walked, and the state mended by it.
+    pub walked_at_ns: Option<u64>,
     /// What was live when the process started another program.
     pub discarded_by_exec: Amount,
     /// When most was live.

@@ -215,6 +215,9 @@ impl Page {
             _ => String::new(),
         };
         row("live at end", end.live_blocks, end.requested_bytes, &note);
+        if process.older.blocks > 0 {
+            row("+ older", process.older.blocks, process.older.bytes, "in use, allocated before the trace began");
+        }
     }
 
     fn chart(&mut self, process: &Process, report: &Report) {

@@ -295,6 +295,17 @@ impl Capture for PreloadSession {
         Ok(Self::poll(self, sink, timeout)?.events)
     }
 
+    /// A thread that was stopped in the middle of a record holds back what others made later: that comes when it goes
+    /// on.
+    fn settle(&mut self, sink: &mut dyn Sink) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        let now = self.output.ticker.now();
+        while (self.last_pass <= now || self.waiting() > 0) && begin.elapsed() < PATIENCE {
+            self.pass(sink)?;
+        }
+        Ok(())
+    }
+
     fn stop(&mut self, sink: &mut dyn Sink) -> anyhow::Result<()> {
         self.finish(sink)?;
         Ok(())

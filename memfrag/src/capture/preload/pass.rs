@@ -60,12 +60,17 @@ impl PreloadSession {
     /// for its pass, not for the next: only a ring held back by a thread at work is worth no hurry.
     fn pause_after(&self, taken: u64) -> Duration {
         let share = self.share() / 2;
-        let waiting = self.images.iter().flat_map(|image| &image.rings).map(|ring| ring.head - ring.tail).max();
-        match (taken, waiting.unwrap_or(0)) {
+        match (taken, self.waiting()) {
             (taken, waiting) if taken >= share || (waiting >= share && self.idle < 3) => Duration::ZERO,
             (0, 0) => REST,
             _ => PAUSE,
         }
+    }
+
+    /// Records in the fullest ring that were there in the last pass and not taken.
+    pub(super) fn waiting(&self) -> u64 {
+        let rings = self.images.iter().flat_map(|image| &image.rings);
+        rings.map(|ring| ring.head - ring.tail).max().unwrap_or(0)
     }
 
     /// How many records one pass takes. The next pass takes none that were made after this one began: were it to
