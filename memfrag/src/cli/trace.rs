@@ -48,7 +48,8 @@ pub(super) fn run(args: &TraceArgs) -> Result<u8> {
     for note in &notes {
         say(note);
     }
-    capture.begin()?;
+    let mut walks = Walks::new(args);
+    walks.begin(capture.as_mut(), &mut tally, &say)?;
     let mut child = match held {
         Some(held) => Some(backend::release(held, args).inspect_err(|_| {
             if let Some(path) = &output {
@@ -57,9 +58,8 @@ pub(super) fn run(args: &TraceArgs) -> Result<u8> {
         })?),
         None => None,
     };
-    let mut walks = Walks::new(args, child.as_ref().map(Child::pid));
-    if child.is_none() {
-        walks.begin(capture.as_mut(), &mut tally, &say);
+    if let Some(child) = &child {
+        walks.launched(child.pid());
     }
     say(&format!("tracing {target}; Ctrl-C ends the trace"));
 

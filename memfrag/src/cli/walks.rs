@@ -16,21 +16,34 @@ const EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Walks {
     pids: Vec<u32>,
+    off: bool,
     /// Events that were lost before the last walk.
     lost: u64,
     last: Option<Instant>,
 }
 
 impl Walks {
-    /// For the processes of `--pid`, or for the launched command. A whole machine is not made to stand still.
-    pub(super) fn new(args: &TraceArgs, child: Option<u32>) -> Self {
-        let pids = if args.no_walk { Vec::new() } else { args.pid.iter().copied().chain(child).collect() };
-        Self { pids, lost: 0, last: None }
+    /// For the processes of `--pid`. A whole machine is not made to stand still.
+    pub(super) fn new(args: &TraceArgs) -> Self {
+        let pids = if args.no_walk { Vec::new() } else { args.pid.clone() };
+        Self { pids, off: args.no_walk, lost: 0, last: None }
     }
 
-    /// As the trace of running processes begins.
-    pub(super) fn begin(&mut self, capture: &mut dyn Capture, tally: &mut Tally, say: &dyn Fn(&str)) {
-        for (pid, result) in self.walk(capture, tally) {
+    /// A launched command, which began without any blocks.
+    pub(super) fn launched(&mut self, pid: u32) {
+        if !self.off {
+            self.pids.push(pid);
+        }
+    }
+
+    /// Begins the trace of running processes.
+    pub(super) fn begin(
+        &mut self,
+        capture: &mut dyn Capture,
+        tally: &mut Tally,
+        say: &dyn Fn(&str),
+    ) -> anyhow::Result<()> {
+        for (pid, result) in survey::begin(capture, &self.pids, tally)? {
             match result {
                 Ok(survey) => say(&found(pid, &survey)),
                 Err(error) if is_expected(&error) => {}
@@ -39,6 +52,7 @@ impl Walks {
                 }
             }
         }
+        Ok(())
     }
 
     /// Walks again if events were lost meanwhile.
