@@ -9,4 +9,3 @@ mod bad_input;
 mod crash;
 mod endings;
 mod real_programs;
-mod truth;

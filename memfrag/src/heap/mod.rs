@@ -13,7 +13,8 @@
 //! | `pages`, `footprint` | how full each page is with them, and by which rule |
 //! | `origin` | the distinct calls that allocate |
 //! | `totals` | what is counted, by which rules; anomalies |
-//! | `timeline` | the course over time |
+//! | `timeline`, `readings` | the course over time, and the heap whenever memory was read |
+//! | `requests` | how large the requests were |
 //! | `maps` | sums of the mapping calls |
 
 mod blocks;
@@ -23,7 +24,9 @@ mod maps;
 mod origin;
 mod pages;
 mod process;
+mod readings;
 mod reconcile;
+mod requests;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -38,6 +41,8 @@ pub use maps::MapTotals;
 pub use origin::{Origin, OriginId, OriginTotals};
 pub use pages::{Occupancy, PageRun, Pages, Runs};
 pub use process::Process;
+pub use readings::{Reading, Readings};
+pub use requests::Requests;
 pub use state::Heap;
 pub use thread::Thread;
 pub use timeline::{MAX_POINTS, Point};

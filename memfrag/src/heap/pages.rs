@@ -116,12 +116,20 @@ pub struct Pages {
     /// By the addresses of the blocks that fill many pages: the pages between their first and their last one.
     filled: BTreeMap<u64, Range<u64>>,
     bytes: u64,
+    peak_bytes: u64,
     in_use: u64,
     /// Tables without blocks, kept because the next one often comes where the last was.
     empty: usize,
 }
 
 impl Pages {
+    /// The pages of these blocks, each at an address of its own.
+    pub fn of(footprint: Footprint, blocks: impl Iterator<Item = Block>) -> Self {
+        let mut pages = Self::default();
+        pages.set_footprint(footprint, blocks);
+        pages
+    }
+
     /// The rule by which blocks take memory.
     pub fn footprint(&self) -> Footprint {
         self.footprint
@@ -130,6 +138,11 @@ impl Pages {
     /// Bytes that the live blocks take, by that rule.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// The most bytes that they have taken at once. Where the rule was changed, only since then.
+    pub fn peak_bytes(&self) -> u64 {
+        self.peak_bytes
     }
 
     /// Pages on which a part of a live block lies. A page that several blocks seem to fill from end to end, because the
@@ -186,7 +199,8 @@ impl Pages {
 
     /// Takes another rule, by which the blocks are entered anew.
     pub(super) fn set_footprint(&mut self, footprint: Footprint, blocks: impl Iterator<Item = Block>) {
-        *self = Self { footprint, ..Self::default() };
+        let peak_bytes = if footprint == self.footprint { self.peak_bytes } else { 0 };
+        *self = Self { footprint, peak_bytes, ..Self::default() };
         blocks.for_each(|block| self.add(block.addr, block.size));
     }
 
@@ -213,7 +227,7 @@ impl Pages {
 
     /// Takes everything away; the rule stays.
     pub(super) fn clear(&mut self) {
-        *self = Self { footprint: self.footprint, ..Self::default() };
+        *self = Self { footprint: self.footprint, peak_bytes: self.peak_bytes, ..Self::default() };
     }
 
     /// The same pages for a forked process; the tables are shared until either side changes them.
@@ -224,7 +238,7 @@ impl Pages {
             .filter(|(_, table)| table.get().used > 0)
             .map(|(&number, table)| (number, table.share()))
             .collect();
-        Self { tables, filled: self.filled.clone(), empty: 0, ..*self }
+        Self { tables, filled: self.filled.clone(), empty: 0, peak_bytes: self.bytes, ..*self }
     }
 
     /// Bytes of memory that the pages take here; shared tables count in full.
@@ -241,7 +255,12 @@ impl Pages {
             return;
         }
         let bytes = end - start;
-        self.bytes = if ADD { self.bytes.wrapping_add(bytes) } else { self.bytes.wrapping_sub(bytes) };
+        if ADD {
+            self.bytes = self.bytes.wrapping_add(bytes);
+            self.peak_bytes = self.peak_bytes.max(self.bytes);
+        } else {
+            self.bytes = self.bytes.wrapping_sub(bytes);
+        }
         let (first, last) = (start >> PAGE_BITS, (end - 1) >> PAGE_BITS);
         if first == last {
             return self.change_page::<ADD>(first, bytes as u32);

@@ -5,7 +5,9 @@ use super::footprint::Footprint;
 use super::maps::MapTotals;
 use super::origin::{Origin, OriginId, OriginTotals, Origins};
 use super::pages::Pages;
+use super::readings::Readings;
 use super::reconcile::Older;
+use super::requests::Requests;
 use super::thread::PendingRealloc;
 use super::timeline::{Point, Timeline};
 use super::totals::{Amount, Anomalies, Functions, Peak, Totals};
@@ -21,6 +23,8 @@ pub struct Heap {
     origins: Origins,
     pub(super) live: Amount,
     pub(super) older: Older,
+    /// Bytes that those take by the heap's rule.
+    older_taken: u64,
     pub(super) totals: Totals,
     functions: Functions,
     peak: Peak,
@@ -30,6 +34,8 @@ pub struct Heap {
     pub(super) damaged_at: Option<u64>,
     pub(super) maps: MapTotals,
     timeline: Timeline,
+    readings: Readings,
+    requests: Requests,
     /// Processes that act on it and have not ended.
     pub(super) users: u32,
 }
@@ -52,6 +58,7 @@ impl Heap {
             origins: Origins::default(),
             live: Amount::default(),
             older: Older::default(),
+            older_taken: 0,
             totals: Totals::default(),
             functions: Functions::default(),
             peak: Peak { time, live: Amount::default() },
@@ -61,6 +68,8 @@ impl Heap {
             damaged_at: None,
             maps: MapTotals::default(),
             timeline: Timeline::new(time, Amount::default()),
+            readings: Readings::default(),
+            requests: Requests::default(),
             users: 1,
         }
     }
@@ -73,6 +82,7 @@ impl Heap {
             origins: self.origins.fork(),
             live: self.live,
             older: self.older.fork(),
+            older_taken: self.older_taken,
             peak: Peak { time, live: self.live },
             inherited: self.live,
             // What the parent's stream lacks, the child's copy lacks as well.
@@ -169,6 +179,21 @@ impl Heap {
         (self.timeline.start(), self.timeline.width(), self.timeline.points(self.live, &self.totals))
     }
 
+    /// Bytes that the live blocks take by the heap's rule, those that no event told of aside.
+    pub fn taken_bytes(&self) -> u64 {
+        self.pages.bytes().wrapping_sub(self.older_taken)
+    }
+
+    /// What the readings of the process's memory add up to.
+    pub fn readings(&self) -> &Readings {
+        &self.readings
+    }
+
+    /// How large the requests were that the process itself made.
+    pub fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
     /// Bytes of memory that this state takes, tables included.
     pub fn memory_bytes(&self) -> u64 {
         let blocks = self.blocks.memory_bytes() + self.older.memory_bytes();
@@ -185,6 +210,7 @@ impl Heap {
     /// Enters all blocks in the pages anew.
     pub(super) fn enter_blocks(&mut self, footprint: Footprint) {
         self.pages.set_footprint(footprint, self.blocks.iter().chain(self.older.iter()));
+        self.older_taken = self.older.iter().map(|block| footprint.bytes(block.addr, block.size)).sum();
     }
 
     /// Sends for a block and its page, or for the places where they would go.
@@ -202,6 +228,7 @@ impl Heap {
     pub(super) fn sample(&mut self, sample: &crate::target::MemorySample) {
         self.advance(sample.time);
         self.timeline.sample(sample);
+        self.readings.add(sample, self.live.bytes, self.taken_bytes());
     }
 
     /// An allocation has returned.
@@ -299,6 +326,7 @@ impl Heap {
         self.pages.clear();
         self.live = Amount::default();
         self.older = Older::default();
+        self.older_taken = 0;
     }
 
     /// Events were lost.
@@ -319,12 +347,14 @@ impl Heap {
     fn take_older(&mut self, addr: u64) -> Option<Block> {
         let block = self.older.take(addr)?;
         self.pages.remove(addr, block.size);
+        self.older_taken = self.older_taken.wrapping_sub(self.pages.footprint().bytes(addr, block.size));
         Some(block)
     }
 
     /// Makes a block live; true when it closed another one at its address.
     fn place(&mut self, call: &Call, size: u64) -> bool {
         let origin = self.origins.count(call.origin, size);
+        self.requests.add(size);
         self.totals.requested_bytes = self.totals.requested_bytes.wrapping_add(size);
         let closed = self.blocks.insert(&Block { addr: call.addr, size, time: call.time, thread: call.tid, origin });
         if let Some(closed) = closed {

@@ -4,6 +4,7 @@ use super::model::{
     Amount, End, Events, Exit, Function, Mapped, Metrics, Peak, Process, Recording, Report, Timeline, Totals,
 };
 use super::{allocator, sites};
+use crate::analysis::metrics;
 use crate::capture::{Counters, Sink};
 use crate::glibc::Layout;
 use crate::heap::{self, Footprint, Heap, Heaps, Point};
@@ -246,7 +247,7 @@ impl ReportBuilder {
                 rss_bytes: reading.map(|reading| reading.rss),
                 rss_anon_bytes: reading.map(|reading| reading.rss_anon),
                 rss_at_ns: reading.map(|reading| reading.time),
-                metrics: Metrics { overhead_ratio: self.overhead(at, reading) },
+                metrics: Metrics::new(&metrics::Metrics::of(heap, None), self.overhead(at, reading)),
             },
             allocator: allocator::identify(newest),
             functions: heap

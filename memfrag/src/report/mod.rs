@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`build`] | from events to a report |
 //! | [`model`] | the report itself; its field names are the JSON's |
+//! | [`metrics`] | the measures of fragmentation in it |
 //! | `sites` | call sites by what they hold, as places in files |
 //! | `allocator` | which allocator the mapped files mean |
 //! | [`text`], `chart`, `units` | for the terminal |
@@ -18,6 +19,7 @@ pub mod build;
 mod chart;
 pub mod heap;
 pub mod json;
+pub mod metrics;
 pub mod model;
 mod sites;
 pub mod text;

@@ -2,6 +2,7 @@
 //!
 //! Sizes are bytes, times nanoseconds since the trace began.
 
+pub use super::metrics::Metrics;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -184,13 +185,6 @@ pub struct End {
     pub rss_at_ns: Option<u64>,
     /// Measures of fragmentation.
     pub metrics: Metrics,
-}
-
-/// Measures of fragmentation.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Metrics {
-    /// Resident bytes over the bytes that were live when they were read; null without a reading or live blocks.
-    pub overhead_ratio: Option<f64>,
 }
 
 /// An allocator.

@@ -1,5 +1,7 @@
 //! The report for the terminal.
 
+mod metrics;
+
 use super::chart;
 use super::model::{Process, Report, Site};
 use super::units::{about, bytes, count, duration, plural};
@@ -180,6 +182,7 @@ impl Page {
         }
         self.summary(process);
         self.chart(process, report);
+        self.metrics(process);
         self.functions(process);
         self.sites(process);
         self.warnings(process);
