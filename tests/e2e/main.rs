@@ -9,3 +9,4 @@ mod bad_input;
 mod crash;
 mod endings;
 mod real_programs;
+mod truth;
