@@ -9,6 +9,7 @@
 //! | `state`, `find` | an arena's state and the parameters, and finding them without symbols |
 //! | `walk`, `caches`, `mapped` | chunks of arenas, those in caches, those mapped by themselves |
 //! | [`walker`] | all of these together: a process's heap |
+//! | [`trim`] | what `malloc_trim` would return |
 
 mod caches;
 mod find;
@@ -20,6 +21,7 @@ pub mod stop;
 pub mod version;
 mod walk;
 pub mod walker;
+pub mod trim;
 
 pub use caches::ThreadCache;
 pub use layout::{Arena, Chunk, ChunkKind, Layout, MappedChunk, Segment};
@@ -28,3 +30,4 @@ pub use stop::Stopped;
 pub use version::Version;
 pub use walk::Damage;
 pub use walker::{Confidence, Discrepancy, Snapshot, Walk, WalkError, Walker};
+pub use trim::TrimYield;
