@@ -13,6 +13,10 @@
 
 mod caches;
 mod find;
+//! | [`inject`] | calls `malloc_trim` in a running process |
+//! | [`trim`] | what `malloc_trim` would return |
+
+pub mod inject;
 pub mod layout;
 mod mapped;
 pub mod memory;

@@ -5,7 +5,7 @@ use object::elf::{
     ELFCLASS32, ELFCLASS64, EM_X86_64, ET_DYN, ET_EXEC, FileHeader64, STB_GLOBAL, STB_WEAK, STT_FUNC, STT_GNU_IFUNC,
     STT_NOTYPE,
 };
-use object::read::elf::{Dyn as _, ElfFile, FileHeader as _, ProgramHeader as _, Sym as _};
+use object::read::elf::{Dyn as _, ElfFile, FileHeader as _, ProgramHeader as _, Sym as _, SymbolTable};
 use object::{
     Endianness, Object as _, ObjectSection as _, ObjectSymbol as _, ObjectSymbolTable as _, RelocationTarget,
 };
@@ -57,6 +57,17 @@ pub struct AllocatorSymbol {
     pub size: u64,
     /// Whether the address is that of a resolver, which picks the function when the file is loaded.
     pub indirect: bool,
+}
+
+/// A function that a file defines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Function<'data> {
+    /// Its name, without a version.
+    pub name: &'data str,
+    /// Its virtual address.
+    pub address: u64,
+    /// Its bytes; 0 when the file does not say.
+    pub size: u64,
 }
 
 /// Symbols that tell allocators apart.
@@ -254,6 +265,28 @@ impl<'data> Image<'data> {
         self.allocator_symbols = found;
         self.markers = markers;
         self.has_symbols = has_symbols;
+    }
+
+    /// The functions that the file defines for others, by address; where it has no such table, as a static program, all
+    /// functions that it names.
+    pub fn functions(&self) -> Vec<Function<'data>> {
+        let read = |table: &SymbolTable<'data, FileHeader64<Endianness>>| {
+            let functions =
+                table.iter().filter(|symbol| symbol.st_type() == STT_FUNC && !symbol.is_undefined(Endianness::Little));
+            let mut functions: Vec<Function<'data>> = functions
+                .filter_map(|symbol| {
+                    Some(Function {
+                        name: str::from_utf8(symbol.name(Endianness::Little, table.strings()).ok()?).ok()?,
+                        address: symbol.st_value(Endianness::Little),
+                        size: symbol.st_size(Endianness::Little),
+                    })
+                })
+                .collect();
+            functions.sort_by_key(|function| (function.address, function.name));
+            functions
+        };
+        let dynamic = read(self.file.elf_dynamic_symbol_table());
+        if dynamic.is_empty() { read(self.file.elf_symbol_table()) } else { dynamic }
     }
 
     /// Whether the file defines `malloc`, so that its callers may get its blocks.

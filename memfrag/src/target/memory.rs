@@ -1,6 +1,6 @@
 //! How much memory a process has in use, as the kernel counts it.
 
-use super::process::{ProcessError, Stat, field};
+use super::process::{self, ProcessError, Stat, field};
 use std::fs;
 
 /// One reading of a process's memory.
@@ -58,6 +58,17 @@ impl MemorySample {
             virtual_bytes: bytes("VmSize:")?,
         })
     }
+}
+
+/// Resident anonymous bytes of a process, counted page by page (`Anonymous` in `/proc/PID/smaps_rollup`): exact while
+/// the process stands still, where the counters of [`MemorySample`] are some pages off.
+///
+/// # Errors
+/// As [`MemorySample::read`]; it needs the right to trace the process.
+pub fn anonymous_bytes(pid: u32) -> Result<u64, ProcessError> {
+    let text = fs::read(format!("/proc/{pid}/smaps_rollup"))
+        .map_err(|source| process::failed(pid, "the sums of its memory", source))?;
+    field(&text, b"Anonymous:").and_then(|pages| pages.checked_mul(1024)).ok_or(ProcessError::Exited { pid })
 }
 
 #[cfg(test)]

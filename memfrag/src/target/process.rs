@@ -187,7 +187,7 @@ fn directory(pid: u32) -> PathBuf {
 }
 
 /// The error for a file of the process that could not be read.
-pub(super) fn failed(pid: u32, what: &'static str, source: io::Error) -> ProcessError {
+pub(crate) fn failed(pid: u32, what: &'static str, source: io::Error) -> ProcessError {
     match source.kind() {
         io::ErrorKind::NotFound if !directory(pid).exists() => ProcessError::NotFound { pid },
         io::ErrorKind::NotFound => ProcessError::Exited { pid },
@@ -294,7 +294,7 @@ fn leader(pid: u32) -> Option<u32> {
 }
 
 /// The number behind a name at the beginning of a line.
-pub(super) fn field(text: &[u8], name: &[u8]) -> Option<u64> {
+pub(crate) fn field(text: &[u8], name: &[u8]) -> Option<u64> {
     let rest = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name))?;
     str::from_utf8(rest).ok()?.split_ascii_whitespace().next()?.parse().ok()
 }
