@@ -21,6 +21,8 @@ pub(super) enum Verb {
     Report(ReportArgs),
     /// Show the heap of a running process as it lies in memory now, without tracing.
     Heap(HeapArgs),
+    /// Tell what malloc_trim would return of a running process's heap; with --apply, let it do so, and compare.
+    Trim(TrimArgs),
     /// Tell what this kernel, user and machine allow, what probes cost here, and what to do about the rest.
     Doctor(DoctorArgs),
 }
@@ -126,6 +128,22 @@ pub(super) struct HeapArgs {
     /// be while the process allocates much.
     #[arg(long)]
     pub(super) running: bool,
+}
+
+#[derive(Debug, Parser)]
+pub(super) struct TrimArgs {
+    /// The process; its allocator must be glibc's.
+    #[arg(long, value_name = "PID")]
+    pub(super) pid: u32,
+    /// Call `malloc_trim(0)` in the process, by one of its own threads, stopped where it is provably outside malloc.
+    #[arg(long)]
+    pub(super) apply: bool,
+    /// How long such a thread is looked for, and how long the call may wait for a lock of malloc's.
+    #[arg(long, value_parser = parse_duration, value_name = "TIME", default_value = "5s", requires = "apply")]
+    pub(super) timeout: Duration,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Parser)]

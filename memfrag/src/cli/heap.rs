@@ -3,7 +3,7 @@
 use super::args::HeapArgs;
 use super::report::style;
 use anyhow::Result;
-use memfrag::glibc::Walker;
+use memfrag::glibc::{TrimYield, Walker};
 use memfrag::report::heap::{HeapReport, render};
 use memfrag::target::ProcessInfo;
 use std::io::{self, BufWriter, Write as _};
@@ -12,8 +12,9 @@ use std::io::{self, BufWriter, Write as _};
 pub(super) fn run(args: &HeapArgs) -> Result<u8> {
     let process = ProcessInfo::read(args.pid, 0)?;
     let walker = Walker::new(args.pid)?;
-    let walk = if args.running { walker.running()? } else { walker.stopped()? };
-    let report = HeapReport::new(&process, walker.allocator(), &walk);
+    let (walk, pages) = walker.with_pages(!args.running)?;
+    let trim = TrimYield::of_walk(&walk, &pages);
+    let report = HeapReport::new(&process, walker.allocator(), &walk, &trim);
     let mut out = BufWriter::new(io::stdout().lock());
     if args.json {
         serde_json::to_writer_pretty(&mut out, &report)?;

@@ -8,6 +8,7 @@ mod progress;
 mod report;
 mod tally;
 mod trace;
+mod trim;
 mod walks;
 
 use args::{Args, Verb};
@@ -43,6 +44,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Trace(args) => trace::run(&args),
         Verb::Report(args) => report::run(&args),
         Verb::Heap(args) => heap::run(&args),
+        Verb::Trim(args) => trim::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
     };
     match result {

@@ -10,28 +10,26 @@
 //! | `walk`, `caches`, `mapped` | chunks of arenas, those in caches, those mapped by themselves |
 //! | [`walker`] | all of these together: a process's heap |
 //! | [`trim`] | what `malloc_trim` would return |
+//! | [`inject`] | calls `malloc_trim` in a running process |
 
 mod caches;
 mod find;
-//! | [`inject`] | calls `malloc_trim` in a running process |
-//! | [`trim`] | what `malloc_trim` would return |
-
 pub mod inject;
 pub mod layout;
 mod mapped;
 pub mod memory;
 mod state;
 pub mod stop;
+pub mod trim;
 pub mod version;
 mod walk;
 pub mod walker;
-pub mod trim;
 
 pub use caches::ThreadCache;
 pub use layout::{Arena, Chunk, ChunkKind, Layout, MappedChunk, Segment};
 pub use state::Parameters;
 pub use stop::Stopped;
+pub use trim::TrimYield;
 pub use version::Version;
 pub use walk::Damage;
 pub use walker::{Confidence, Discrepancy, Snapshot, Walk, WalkError, Walker};
-pub use trim::TrimYield;

@@ -9,6 +9,7 @@
 //! does not belong to a run of free chunks that ends in the top of an arena other than the main one.
 
 use super::layout::{Arena, ChunkKind, Layout};
+use super::walker::Walk;
 use crate::target::residency::{PAGE, RegionKind, Residency};
 use std::ops::Range;
 
@@ -28,6 +29,8 @@ pub struct ArenaYield {
     pub pages: Vec<Range<u64>>,
     /// Resident bytes of those pages (M6).
     pub bytes: u64,
+    /// Resident bytes of everything in its segments, blocks included.
+    pub resident_bytes: u64,
     /// Resident bytes of free chunks, fastbins and top that would stay: free, and of use to nobody else (M7).
     pub stuck_bytes: u64,
     /// Runs of free chunks between blocks in use, top included: each may keep up to two pages that are partly free.
@@ -57,6 +60,11 @@ impl TrimYield {
         Self { arenas: arenas.collect() }
     }
 
+    /// As [`TrimYield::of`], for a walked heap and the pages of the same moment.
+    pub fn of_walk(walk: &Walk, residency: &Residency) -> Self {
+        Self::of(&walk.layout, residency, walk.parameters.thp_page_bytes)
+    }
+
     /// Bytes of all arenas (M6).
     pub fn bytes(&self) -> u64 {
         self.arenas.iter().map(|arena| arena.bytes).sum()
@@ -65,6 +73,11 @@ impl TrimYield {
     /// Stuck bytes of all arenas (M7).
     pub fn stuck_bytes(&self) -> u64 {
         self.arenas.iter().map(|arena| arena.stuck_bytes).sum()
+    }
+
+    /// Resident bytes of all arenas.
+    pub fn resident_bytes(&self) -> u64 {
+        self.arenas.iter().map(|arena| arena.resident_bytes).sum()
     }
 
     /// Runs of free chunks of all arenas.
@@ -91,6 +104,8 @@ impl Arithmetic<'_> {
         let mut found = ArenaYield { address: arena.address, is_main: arena.is_main, ..ArenaYield::default() };
         let mut free_bytes = 0;
         for segment in &arena.segments {
+            Resident::from(self.resident, segment.range.start)
+                .parts(segment.range.clone(), |part| found.resident_bytes += part.end - part.start);
             let mut free = Resident::from(self.resident, segment.first);
             let mut whole = Resident::from(self.resident, segment.first);
             let mut give = |range: Range<u64>, found: &mut ArenaYield| {

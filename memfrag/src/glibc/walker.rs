@@ -13,6 +13,8 @@ use crate::target::AllocatorKind;
 use crate::target::allocator::{self, Allocator, Cache};
 use crate::target::maps::MapLine;
 use crate::target::process::{self, ProcessError, Stat};
+use crate::target::residency::Residency;
+use std::cell::RefCell;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -311,14 +313,48 @@ impl Walker {
     /// # Errors
     /// When the process is gone or may not be read, or its heap is damaged.
     pub fn stopped(&self) -> Result<Walk, WalkError> {
+        self.stopping(|| Ok(()))
+    }
+
+    /// As [`Walker::stopped`], or [`Walker::running`], together with the pages that are resident at the same moment.
+    ///
+    /// # Errors
+    /// As those, and when the pages cannot be read.
+    pub fn with_pages(&self, stop: bool) -> Result<(Walk, Residency), WalkError> {
+        // Only one of the attempts is kept; its number tells which.
+        let pages = RefCell::new(Vec::new());
+        let read = || {
+            pages.borrow_mut().push(Residency::read(self.pid, 0)?);
+            Ok(())
+        };
+        let walk = if stop {
+            self.stopping(read)
+        } else {
+            self.retry(|| {
+                read()?;
+                Ok((self.snapshot()?, Err("as asked".to_owned())))
+            })
+        }?;
+        let mut pages = pages.into_inner();
+        let kept = (walk.attempts as usize).clamp(1, pages.len().max(1)) - 1;
+        if kept < pages.len() {
+            return Ok((walk, pages.swap_remove(kept)));
+        }
+        Err(ProcessError::Exited { pid: self.pid }.into())
+    }
+
+    /// Stops the process, has `beside` done, and walks the heap, until nothing contradicts itself.
+    fn stopping(&self, beside: impl Fn() -> Result<(), WalkError>) -> Result<Walk, WalkError> {
         self.retry(|| match Stopped::new(self.pid) {
             Ok(stopped) => {
+                beside()?;
                 let snapshot = self.snapshot();
                 let elapsed = stopped.elapsed();
                 drop(stopped);
                 Ok((snapshot?, Ok(elapsed)))
             }
             Err(error @ (StopError::Traced { .. } | StopError::Stuck { .. })) => {
+                beside()?;
                 Ok((self.snapshot()?, Err(error.to_string())))
             }
             Err(error) => Err(error.into()),

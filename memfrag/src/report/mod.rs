@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod model;
 mod sites;
 pub mod text;
+pub mod trim;
 mod units;
 
 pub use build::{RecordingMeta, ReportBuilder};

@@ -1,7 +1,7 @@
 //! What a walk of a heap tells. Field names are those of the JSON document; they are added to, never renamed within
 //! a version. Sizes are bytes.
 
-use crate::glibc::{self, ChunkKind, Walk};
+use crate::glibc::{self, ChunkKind, TrimYield, Walk};
 use crate::target::ProcessInfo;
 use crate::target::allocator;
 use serde::Serialize;
@@ -23,6 +23,10 @@ pub struct HeapReport {
     pub allocator: Allocator,
     /// How it was read, and how sure it is.
     pub walk: Reading,
+    /// Bytes that `malloc_trim(0)` would return to the system now.
+    pub trim_yield_bytes: u64,
+    /// Bytes that are free and resident, and that it would not return.
+    pub stuck_free_bytes: u64,
     /// The sums of all arenas.
     pub total: Sums,
     /// The arenas, the main one first.
@@ -260,9 +264,32 @@ fn sizes(arenas: &[glibc::Arena]) -> Vec<SizeClass> {
     classes.into_iter().filter(|class| class.from_bytes > 0).collect()
 }
 
+impl Allocator {
+    pub(in crate::report) fn new(allocator: &allocator::Allocator, walk: &Walk) -> Self {
+        Self {
+            name: allocator.kind.name(),
+            version: walk.version.to_string(),
+            path: allocator.path.display().to_string(),
+            build_id: allocator.build_id.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat(),
+        }
+    }
+}
+
+impl Reading {
+    pub(in crate::report) fn new(walk: &Walk) -> Self {
+        Self {
+            confidence: walk.confidence.name(),
+            attempts: walk.attempts,
+            stopped_ns: u64::try_from(walk.stopped.as_nanos()).unwrap_or(u64::MAX),
+            not_stopped: walk.not_stopped.clone(),
+            discrepancies: walk.discrepancies.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
 impl HeapReport {
-    /// What a walk of this process's heap tells.
-    pub fn new(process: &ProcessInfo, allocator: &allocator::Allocator, walk: &Walk) -> Self {
+    /// What a walk of this process's heap tells, and what could be trimmed of it.
+    pub fn new(process: &ProcessInfo, allocator: &allocator::Allocator, walk: &Walk, trim: &TrimYield) -> Self {
         let layout = &walk.layout;
         let mut total = Sums::default();
         let mut arenas = Vec::with_capacity(layout.arenas.len());
@@ -286,19 +313,10 @@ impl HeapReport {
             pid: walk.pid,
             comm: process.comm.clone(),
             cmdline: process.cmdline.clone(),
-            allocator: Allocator {
-                name: allocator.kind.name(),
-                version: walk.version.to_string(),
-                path: allocator.path.display().to_string(),
-                build_id: allocator.build_id.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat(),
-            },
-            walk: Reading {
-                confidence: walk.confidence.name(),
-                attempts: walk.attempts,
-                stopped_ns: u64::try_from(walk.stopped.as_nanos()).unwrap_or(u64::MAX),
-                not_stopped: walk.not_stopped.clone(),
-                discrepancies: walk.discrepancies.iter().map(ToString::to_string).collect(),
-            },
+            allocator: Allocator::new(allocator, walk),
+            walk: Reading::new(walk),
+            trim_yield_bytes: trim.bytes(),
+            stuck_free_bytes: trim.stuck_bytes(),
             total,
             arenas,
             mmapped: Mapped {

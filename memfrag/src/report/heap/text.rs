@@ -64,6 +64,10 @@ impl Page {
             let text = format!("{} of the arenas ({share:.0} %) hold no block of the program's", bytes(unused));
             self.field("Unused", None, &text);
         }
+        if report.trim_yield_bytes + report.stuck_free_bytes > 0 {
+            let (given, stuck) = (bytes(report.trim_yield_bytes), bytes(report.stuck_free_bytes));
+            self.field("Trim", None, &format!("malloc_trim would return {given}; {stuck} are free and would stay"));
+        }
         let walk = &report.walk;
         let stopped = match &walk.not_stopped {
             Some(why) => format!("not stopped: {why}"),

@@ -1,0 +1,28 @@
+//! `memfrag trim`: what `malloc_trim` would return of a process's heap, and doing it.
+
+use super::args::TrimArgs;
+use super::report::style;
+use anyhow::Result;
+use memfrag::glibc::{TrimYield, Walker, inject};
+use memfrag::report::trim::{TrimReport, render};
+use memfrag::target::ProcessInfo;
+use std::io::{self, BufWriter, Write as _};
+
+/// Runs the verb and returns the exit status.
+pub(super) fn run(args: &TrimArgs) -> Result<u8> {
+    let process = ProcessInfo::read(args.pid, 0)?;
+    let walker = Walker::new(args.pid)?;
+    let (walk, pages) = walker.with_pages(true)?;
+    let predicted = TrimYield::of_walk(&walk, &pages);
+    let trimmed = if args.apply { Some(inject::trim(args.pid, args.timeout)?) } else { None };
+    let report = TrimReport::new(&process, walker.allocator(), &walk, &predicted, trimmed.as_ref());
+    let mut out = BufWriter::new(io::stdout().lock());
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &report)?;
+        writeln!(out)?;
+    } else {
+        out.write_all(render(&report, style()).as_bytes())?;
+    }
+    out.flush()?;
+    Ok(0)
+}
