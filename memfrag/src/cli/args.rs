@@ -21,7 +21,7 @@ pub(super) enum Verb {
     Report(ReportArgs),
     /// Show the heap of a running process as it lies in memory now, without tracing.
     Heap(HeapArgs),
-    /// Tell what malloc_trim would return of a running process's heap; with --apply, let it do so, and compare.
+    /// Tell what `malloc_trim` would return of a running process's heap; with --apply, let it do so, and compare.
     Trim(TrimArgs),
     /// Tell what this kernel, user and machine allow, what probes cost here, and what to do about the rest.
     Doctor(DoctorArgs),

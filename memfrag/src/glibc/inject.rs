@@ -228,7 +228,6 @@ fn attempt(pid: u32, tid: u32, code: &Code, patience: Duration) -> Result<Attemp
     }
     let registers = Registers::read(&tracee)?;
     if let Err(unfit) = code.check(&tracee, &registers) {
-        leave(&tracee, registers)?;
         return Ok(Attempt::Unfit(unfit));
     }
     let before = memory::anonymous_bytes(pid)?;
@@ -245,19 +244,10 @@ fn attempt(pid: u32, tid: u32, code: &Code, patience: Duration) -> Result<Attemp
     for signal in late {
         tracee.send(signal);
     }
-    leave(&tracee, registers)?;
     drop(tracee);
     let Some(result) = result else { return Err(TrimError::Locked { pid, waited: patience }) };
     let elapsed = begun.elapsed();
     Ok(Attempt::Trimmed(Trimmed { tid, released: result as u32 != 0, before, after, elapsed }))
-}
-
-/// Sees to it that a thread which stands still, with its own registers, goes on as if it had never been stopped.
-fn leave(tracee: &Tracee, mut registers: Registers) -> Result<(), ProcessError> {
-    if !signal_waits(tracee.pid, tracee.tid) && registers.take_up_again() {
-        registers.write(tracee)?;
-    }
-    Ok(())
 }
 
 /// What it means that a thread cannot be traced.
@@ -272,17 +262,6 @@ fn refused(pid: u32, tid: u32, error: ProcessError) -> Result<Attempt, TrimError
         (ProcessError::Exited { .. }, _) => Ok(Attempt::Gone),
         (error, _) => Err(error.into()),
     }
-}
-
-/// Whether a signal waits for the thread that it has not blocked.
-fn signal_waits(pid: u32, tid: u32) -> bool {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).unwrap_or_default();
-    let set = |name: &str| {
-        let hex = text.lines().find_map(|line| line.strip_prefix(name))?;
-        u64::from_str_radix(hex.trim(), 16).ok()
-    };
-    let all = || Some((set("SigPnd:")? | set("ShdPnd:")?) & !set("SigBlk:")?);
-    all().is_none_or(|waiting| waiting != 0)
 }
 
 /// Calls `malloc_trim(0)` and puts `errno` back; `None` when it could not get a lock.

@@ -6,6 +6,7 @@
 //! | [`version`] | where each version of glibc keeps what |
 //! | [`memory`] | reading another process's memory |
 //! | [`stop`] | stopping a process for a moment |
+//! | `restart_x86_64` | having its system calls go on as if it had not been |
 //! | `state`, `find` | an arena's state and the parameters, and finding them without symbols |
 //! | `walk`, `caches`, `mapped` | chunks of arenas, those in caches, those mapped by themselves |
 //! | [`walker`] | all of these together: a process's heap |
@@ -18,6 +19,7 @@ pub mod inject;
 pub mod layout;
 mod mapped;
 pub mod memory;
+mod restart_x86_64;
 mod state;
 pub mod stop;
 pub mod trim;

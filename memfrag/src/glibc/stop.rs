@@ -1,5 +1,6 @@
 //! Stopping a process for a moment.
 
+use super::restart_x86_64;
 use crate::target::process::{self, ProcessError, Stat};
 use std::io;
 use std::marker::PhantomData;
@@ -168,7 +169,8 @@ impl Drop for Stopped {
                 },
                 State::Gone => continue,
             };
-            // When this fails, the thread has been killed.
+            // When these fail, the thread has been killed.
+            let _ = restart_x86_64::take_up_again(self.pid, thread.tid);
             let _ = ptrace(libc::PTRACE_DETACH, thread.tid, signal);
         }
     }

@@ -1,5 +1,6 @@
 //! One traced thread: stopped, looked at, made to run, let go.
 
+use crate::glibc::restart_x86_64;
 use crate::target::process::{self, ProcessError};
 use std::fs::File;
 use std::io;
@@ -179,7 +180,8 @@ impl Drop for Tracee {
                 self.held = signal;
             }
         }
-        // When this fails, the thread has ended.
+        // When these fail, the thread has ended.
+        let _ = restart_x86_64::take_up_again(self.pid, self.tid);
         let _ = self.request(libc::PTRACE_DETACH, 0, self.held.cast_unsigned() as usize);
     }
 }

@@ -32,7 +32,6 @@ pub(super) const TRAP: u8 = 0xcc;
 /// The instructions with which a signal handler's return begins, in whichever library: `mov $15, %rax; syscall`.
 pub(super) const SIGNAL_RETURN: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
 
-const EINTR: u64 = (-4i64).cast_unsigned();
 const ERESTARTSYS: u64 = (-512i64).cast_unsigned();
 const NO_CALL: u64 = u64::MAX;
 
@@ -82,21 +81,6 @@ impl Registers {
     /// Whether the thread is in a system call, or runs code of its own.
     pub(super) fn in_call(&self) -> bool {
         self.general[ORIG_RAX] != NO_CALL
-    }
-
-    /// Lets a system call go on waiting that the stop has ended, though no signal is there for the program.
-    ///
-    /// Most are taken up again by the kernel. Some, `epoll_wait` among them, are not, and would tell the program of an
-    /// interruption that it never had. True when the registers are others now.
-    pub(super) fn take_up_again(&mut self) -> bool {
-        let interrupted = self.in_call() && self.general[RAX] == EINTR;
-        if interrupted {
-            // As the kernel does it: the instruction has two bytes, and is run again.
-            self.general[RAX] = self.general[ORIG_RAX];
-            self.general[RIP] -= 2;
-            self.general[ORIG_RAX] = NO_CALL;
-        }
-        interrupted
     }
 
     /// Makes the thread call `function(argument)` and return to `return_to`.
