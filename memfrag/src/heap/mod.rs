@@ -14,11 +14,12 @@
 //! | `origin` | the distinct calls that allocate |
 //! | `totals` | what is counted, by which rules; anomalies |
 //! | `timeline`, `readings` | the course over time, and the heap whenever memory was read |
-//! | `requests` | how large the requests were |
+//! | `requests`, `growth` | how large the requests were; growths of the heap segment that the free memory could have spared |
 //! | `maps` | sums of the mapping calls |
 
 mod blocks;
 mod footprint;
+mod growth;
 mod hash;
 mod maps;
 mod origin;
@@ -37,6 +38,7 @@ mod tree;
 
 pub use blocks::{Block, Blocks, ByAddress, MAX_SIZE};
 pub use footprint::Footprint;
+pub use growth::Growths;
 pub use maps::MapTotals;
 pub use origin::{Origin, OriginId, OriginTotals};
 pub use pages::{Occupancy, PageRun, Pages, Runs};

@@ -186,6 +186,18 @@ impl Pages {
         Runs { tables: found, turns, at: pages.start, end: pages.end, table: 0, turn: 0, filled: 0 }
     }
 
+    /// The address of the last page in use that begins within `range`. Takes time in proportion to the pages behind it.
+    pub(super) fn last_in_use(&self, range: Range<u64>) -> Option<u64> {
+        let pages = range.start.div_ceil(PAGE)..range.end.div_ceil(PAGE);
+        let filled = self.filled.values().filter(|filled| filled.start < pages.end && pages.start < filled.end);
+        let filled = filled.map(|filled| filled.end.min(pages.end) - 1).max();
+        let entered = pages.rev().take_while(|&page| filled.is_none_or(|filled| page > filled)).find(|page| {
+            let table = self.tables.get(&(page >> TABLE_BITS));
+            table.is_some_and(|table| table.get().pages[*page as usize % TABLE_PAGES].blocks > 0)
+        });
+        entered.or(filled).map(|page| page << PAGE_BITS)
+    }
+
     /// Blocks that fill more than a few pages and of which a part lies within `range`, by their addresses.
     pub(super) fn large_within(&self, range: &Range<u64>) -> impl Iterator<Item = u64> + '_ {
         // Their first and their last page lie beside the pages that they fill.

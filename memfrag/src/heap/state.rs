@@ -2,6 +2,7 @@
 
 use super::blocks::{Block, Blocks, MAX_SIZE};
 use super::footprint::Footprint;
+use super::growth::{Growths, Segment};
 use super::maps::MapTotals;
 use super::origin::{Origin, OriginId, OriginTotals, Origins};
 use super::pages::Pages;
@@ -36,6 +37,7 @@ pub struct Heap {
     timeline: Timeline,
     readings: Readings,
     requests: Requests,
+    pub(super) segment: Segment,
     /// Processes that act on it and have not ended.
     pub(super) users: u32,
 }
@@ -70,6 +72,7 @@ impl Heap {
             timeline: Timeline::new(time, Amount::default()),
             readings: Readings::default(),
             requests: Requests::default(),
+            segment: Segment::default(),
             users: 1,
         }
     }
@@ -79,6 +82,7 @@ impl Heap {
         Self {
             blocks: self.blocks.fork(),
             pages: self.pages.fork(),
+            segment: self.segment.fork(),
             origins: self.origins.fork(),
             live: self.live,
             older: self.older.fork(),
@@ -189,6 +193,11 @@ impl Heap {
         &self.readings
     }
 
+    /// The growths of the heap segment.
+    pub fn growths(&self) -> Growths {
+        self.segment.growths
+    }
+
     /// How large the requests were that the process itself made.
     pub fn requests(&self) -> &Requests {
         &self.requests
@@ -210,6 +219,7 @@ impl Heap {
     /// Enters all blocks in the pages anew.
     pub(super) fn enter_blocks(&mut self, footprint: Footprint) {
         self.pages.set_footprint(footprint, self.blocks.iter().chain(self.older.iter()));
+        self.segment.count_anew(footprint, self.blocks.iter());
         self.older_taken = self.older.iter().map(|block| footprint.bytes(block.addr, block.size)).sum();
     }
 
@@ -312,7 +322,7 @@ impl Heap {
             return;
         }
         self.blocks.insert(&old);
-        self.pages.add(old.addr, old.size);
+        self.enter(&old);
         self.live.add(old.size);
         self.rose(time);
     }
@@ -324,6 +334,7 @@ impl Heap {
         under_way.iter().filter_map(|begun| begun.old).for_each(|old| self.discarded.add(old.size));
         self.blocks.clear();
         self.pages.clear();
+        self.segment.begin_anew();
         self.live = Amount::default();
         self.older = Older::default();
         self.older_taken = 0;
@@ -338,9 +349,29 @@ impl Heap {
 
     pub(super) fn take(&mut self, addr: u64) -> Option<Block> {
         let block = self.blocks.remove(addr)?;
-        self.pages.remove(addr, block.size);
+        self.leave(&block);
         self.live.sub(block.size);
         Some(block)
+    }
+
+    /// A block has become live.
+    #[inline]
+    fn enter(&mut self, block: &Block) {
+        self.pages.add(block.addr, block.size);
+        self.segment.add(block.thread, block.addr, block.size, self.pages.footprint());
+    }
+
+    /// A block is live no more.
+    #[inline]
+    fn leave(&mut self, block: &Block) {
+        self.pages.remove(block.addr, block.size);
+        self.segment.remove(block.addr, block.size, self.pages.footprint());
+    }
+
+    /// The end of the heap segment was set by a thread.
+    pub(super) fn brk(&mut self, tid: u32, end: u64) {
+        self.maps.brk(end);
+        self.segment.set_end(tid, end, &self.pages);
     }
 
     /// Takes out a block that no event had told of.
@@ -356,11 +387,12 @@ impl Heap {
         let origin = self.origins.count(call.origin, size);
         self.requests.add(size);
         self.totals.requested_bytes = self.totals.requested_bytes.wrapping_add(size);
-        let closed = self.blocks.insert(&Block { addr: call.addr, size, time: call.time, thread: call.tid, origin });
+        let block = Block { addr: call.addr, size, time: call.time, thread: call.tid, origin };
+        let closed = self.blocks.insert(&block);
         if let Some(closed) = closed {
             self.totals.freed_bytes = self.totals.freed_bytes.wrapping_add(closed.size);
             self.live.sub(closed.size);
-            self.pages.remove(closed.addr, closed.size);
+            self.leave(&closed);
         }
         match self.take_older(call.addr) {
             // The walk had seen the chunk before the event came.
@@ -371,7 +403,7 @@ impl Heap {
             Some(_) | None => {}
         }
         self.live.add(size);
-        self.pages.add(call.addr, size);
+        self.enter(&block);
         self.rose(call.time);
         closed.is_some()
     }

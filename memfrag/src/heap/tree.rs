@@ -208,7 +208,7 @@ impl Heaps {
                     heap.maps.remapped(before, size);
                 }
             }
-            Op::Brk { end } => heap.maps.brk(end),
+            Op::Brk { end } => heap.brk(tid, end),
             Op::Madvise { .. } => heap.maps.madvises += 1,
             Op::Gap { lost } => heap.gap(time, lost),
             Op::ThreadStart => process.start_thread(tid, time),

@@ -29,6 +29,9 @@ pub struct Metrics {
     pub huge_page_occupancy: Occupancy,
     /// The share of free bytes in chunks too small for the program's own requests.
     pub unusable_free_index: Option<[Unusable; 4]>,
+    /// Growths of the heap segment for blocks that the free memory in it would have held; null where no growth was
+    /// seen.
+    pub avoidable_growth: Option<AvoidableGrowth>,
     /// `1 − largest free chunk / all free bytes`.
     pub free_fragmentation_index: Option<f64>,
     /// `1 − √(Σ f²) / Σ f` over free chunks.
@@ -84,6 +87,17 @@ pub struct Unusable {
     pub index: f64,
 }
 
+/// Growths of the heap segment.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct AvoidableGrowth {
+    /// All that were seen.
+    pub growths: u64,
+    /// Those for blocks that the free memory, taken together, would have held.
+    pub count: u64,
+    /// Bytes by which these made it grow.
+    pub bytes: u64,
+}
+
 /// Johnstone and Wilson's measures, in percent over what is live.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct FourMeasures {
@@ -126,6 +140,11 @@ impl Metrics {
                     request_bytes,
                     index,
                 })
+            }),
+            avoidable_growth: metrics.growths.map(|growths| AvoidableGrowth {
+                growths: growths.count,
+                count: growths.avoidable,
+                bytes: growths.avoidable_bytes,
             }),
             free_fragmentation_index: metrics.free_fragmentation_index,
             free_dispersion: metrics.free_dispersion,

@@ -22,7 +22,7 @@ pub mod survey;
 
 use crate::analysis::ResidentPages;
 use crate::glibc::{ChunkKind, Layout};
-use crate::heap::{Block, Footprint, Heap, Pages};
+use crate::heap::{Block, Footprint, Growths, Heap, Pages};
 use course::JohnstoneWilson;
 use free::FreeChunks;
 use occupancy::{Occupancy, Scope};
@@ -56,6 +56,8 @@ pub struct Metrics {
     pub huge_page_occupancy: Occupancy,
     /// Requested size and unusable-free index for each of [`REQUEST_SHARES`]. Needs a layout.
     pub unusable_free_index: Option<[(u64, f64); 4]>,
+    /// Growths of the heap segment. Needs events of it, which only some backends see.
+    pub growths: Option<Growths>,
     /// `1 − largest free chunk / all free bytes`. Needs a layout.
     pub free_fragmentation_index: Option<f64>,
     /// `1 − √(Σ f²) / Σ f` over free chunks. Needs a layout.
@@ -129,6 +131,7 @@ impl Metrics {
             page_occupancy: occupancy::of_pages(seen, scope),
             huge_page_occupancy: occupancy::of_huge_pages(seen, scope),
             unusable_free_index: unusable(heap, &free),
+            growths: Some(heap.growths()).filter(|growths| growths.count > 0),
             free_fragmentation_index: free.fragmentation_index(),
             free_dispersion: free.dispersion(),
             johnstone_wilson: JohnstoneWilson::by_request(heap.readings()),

@@ -56,13 +56,5 @@ impl Page {
             );
             self.field("Over time", None, &text);
         }
-        if metrics.needlessly_split_allocations > 0 {
-            let text = format!(
-                "{} of {} on more cache lines than their size needs",
-                count(metrics.needlessly_split_allocations),
-                plural(process.end.live_blocks, "block lies", "blocks lie"),
-            );
-            self.field("Cache", None, &text);
-        }
     }
 }

@@ -101,8 +101,8 @@ redis-server  pid 4711 · 2 threads · glibc · running at the end
               0 s                                                        3.50 s
 
   How the live blocks lie
-  Pages      1,841 hold live blocks: 89 % of them full, 5 % in part, 5 % less than
-             a quarter
+  Pages      1,841 hold live blocks: 89 % of them full, 5 % in part, 5 % less
+             than a quarter
   Packed     one behind the other they would take 6.7 MiB, with 800 B of headers
              and 800 B of padding
 
