@@ -8,5 +8,6 @@ mod attach;
 mod bad_input;
 mod crash;
 mod endings;
+mod heap_walk;
 mod real_programs;
 mod truth;

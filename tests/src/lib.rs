@@ -7,12 +7,14 @@
 //! | [`process`] | running programs with a time limit, signals, and the code of a process as it lies in memory |
 //! | [`memfrag`] | the command line of memfrag: tracing, reports, backends |
 //! | [`events`] | a recording as a list of events |
+//! | [`known_heap`] | a process that holds a heap still and tells its blocks |
 //! | [`ledger`] | the books that `programs/ledger.c` keeps, compared with a recording |
 //! | [`oracle`] | the heap that a list of events amounts to, worked out the plain way |
 //! | [`redis`] | a redis server on a Unix socket |
 
 pub mod case;
 pub mod events;
+pub mod known_heap;
 pub mod ledger;
 pub mod memfrag;
 pub mod oracle;
