@@ -80,15 +80,18 @@ fn a_process_that_ends_while_attaching() -> Result<()> {
 /// `PF_KTHREAD` in the kernel's flags of a process.
 const KERNEL_THREAD: u32 = 0x0020_0000;
 
-fn a_kernel_thread() -> Result<()> {
-    Backend::Ebpf.require()?;
+/// A thread of the kernel, if one can be seen from here.
+pub(crate) fn kernel_thread() -> Option<u32> {
     let flags = |pid: u32| -> Option<u32> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         stat.rsplit_once(") ")?.1.split(' ').nth(6)?.parse().ok()
     };
-    let Some(pid) = (2..200).find(|&pid| flags(pid).is_some_and(|flags| flags & KERNEL_THREAD != 0)) else {
-        skip!("no kernel thread can be seen from here");
-    };
+    (2..200).find(|&pid| flags(pid).is_some_and(|flags| flags & KERNEL_THREAD != 0))
+}
+
+fn a_kernel_thread() -> Result<()> {
+    Backend::Ebpf.require()?;
+    let Some(pid) = kernel_thread() else { skip!("no kernel thread can be seen from here") };
     let dir = place::scratch()?;
     let ended = process::run(&mut attach(&dir.path().join("r.mfrag"), pid, &[])?)?;
     explains(&ended, OWN_FAILURE, &[&[&pid.to_string()], &["kernel thread", "thread of the kernel"]])
@@ -104,7 +107,7 @@ fn as_nobody(command: &Command) -> Result<Command> {
 }
 
 /// A copy of memfrag that anybody can run, as the build's directory may be closed to others.
-fn for_everyone(dir: &Path, command: &Command) -> Result<Command> {
+pub(crate) fn for_everyone(dir: &Path, command: &Command) -> Result<Command> {
     let copy = dir.join("memfrag");
     if !copy.exists() {
         std::fs::copy(place::memfrag()?, &copy)?;

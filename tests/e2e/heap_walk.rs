@@ -172,11 +172,12 @@ fn the_printed_heap() -> Result<()> {
         ensure!(number(shown, "free_bytes")? == arena.bytes_of(ChunkKind::Free), "{shown}");
         ensure!(number(shown, "top_bytes")? == arena.bytes_of(ChunkKind::Top), "{shown}");
     }
-    ensure!(number(&json["mmapped"], "chunks")? == 15, "{}", json["mmapped"]);
+    let mapped = walk.layout.mapped.len() as u64;
+    ensure!(mapped > 5 && number(&json["mmapped"], "chunks")? == mapped, "{mapped}: {}", json["mmapped"]);
     ensure!(number(&json["mmapped"], "bytes")? == walk.parameters.mapped_bytes, "{}", json["mmapped"]);
     ensure!(number(&json["walk"], "stopped_ns")? > 0, "{}", json["walk"]);
     let text = process::run(&mut memfrag(&["heap", "--pid", &pid])?)?.success()?.text();
-    for said in ["known_heap", "glibc 2.", "3 arenas", "main", "tcache", "stood still for", "15 chunks"] {
+    for said in ["known_heap", "glibc 2.", "3 arenas", "main", "tcache", "stood still for", "mapped by themselves"] {
         ensure!(text.contains(said), "nothing says {said:?}:\n{text}");
     }
     ensure!(!text.contains('\u{1b}'), "colours though it is no terminal");

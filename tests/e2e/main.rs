@@ -8,6 +8,7 @@ mod attach;
 mod bad_input;
 mod crash;
 mod endings;
+mod heap_bad_input;
 mod heap_walk;
 mod real_programs;
 mod truth;

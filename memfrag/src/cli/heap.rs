@@ -14,7 +14,7 @@ pub(super) fn run(args: &HeapArgs) -> Result<u8> {
     let walker = Walker::new(args.pid)?;
     let (walk, pages) = walker.with_pages(!args.running)?;
     let trim = TrimYield::of_walk(&walk, &pages);
-    let report = HeapReport::new(&process, walker.allocator(), &walk, &trim);
+    let report = HeapReport::new(&process, &walker, &walk, &trim);
     let mut out = BufWriter::new(io::stdout().lock());
     if args.json {
         serde_json::to_writer_pretty(&mut out, &report)?;

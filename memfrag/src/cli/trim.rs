@@ -15,7 +15,7 @@ pub(super) fn run(args: &TrimArgs) -> Result<u8> {
     let (walk, pages) = walker.with_pages(true)?;
     let predicted = TrimYield::of_walk(&walk, &pages);
     let trimmed = if args.apply { Some(inject::trim(args.pid, args.timeout)?) } else { None };
-    let report = TrimReport::new(&process, walker.allocator(), &walk, &predicted, trimmed.as_ref());
+    let report = TrimReport::new(&process, &walker, &walk, &predicted, trimmed.as_ref());
     let mut out = BufWriter::new(io::stdout().lock());
     if args.json {
         serde_json::to_writer_pretty(&mut out, &report)?;

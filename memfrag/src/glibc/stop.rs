@@ -221,11 +221,15 @@ fn has_ended(pid: u32, tid: u32) -> bool {
     stat.ok().and_then(|text| Stat::parse(&text)).is_none_or(|stat| stat.has_ended())
 }
 
-/// Who traces a thread.
-pub(super) fn tracer(pid: u32, tid: u32) -> Option<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).ok()?;
-    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?.trim().parse().ok()?;
-    (tracer != 0).then_some(tracer)
+/// The process that traces a thread.
+fn tracer(pid: u32, tid: u32) -> Option<u32> {
+    let field = |path: String, name: &str| -> Option<u32> {
+        let status = std::fs::read_to_string(path).ok()?;
+        status.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
+    };
+    let tracer = field(format!("/proc/{pid}/task/{tid}/status"), "TracerPid:").filter(|&tracer| tracer != 0)?;
+    // It is one thread of it that traces.
+    Some(field(format!("/proc/{tracer}/status"), "Tgid:").unwrap_or(tracer))
 }
 
 fn ptrace(request: libc::c_uint, tid: u32, data: i32) -> io::Result<()> {

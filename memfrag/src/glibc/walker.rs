@@ -233,6 +233,7 @@ pub struct Walker {
     version: Version,
     offsets: &'static Offsets,
     allocator: Allocator,
+    interposed: Vec<PathBuf>,
     anchors: Anchors,
 }
 
@@ -257,8 +258,18 @@ impl Walker {
     /// # Errors
     /// When the process cannot be looked at, or has another allocator than a glibc that is known.
     pub fn new(pid: u32) -> Result<Self, WalkError> {
-        let allocators = allocator::of_process(pid, &mut Cache::default())?;
-        let Some(allocator) = allocators.into_iter().next() else { return Err(WalkError::NoAllocator { pid }) };
+        Self::find(pid).map_err(|error| explain(pid, error))
+    }
+
+    fn find(pid: u32) -> Result<Self, WalkError> {
+        let mut allocators = allocator::of_process(pid, &mut Cache::default())?.into_iter().peekable();
+        // A library that is no allocator that one knows, before a glibc, most often hands calls over to that.
+        let mut interposed = Vec::new();
+        while let Some(other) = allocators.next_if(|first| first.kind == AllocatorKind::Other) {
+            interposed.push(other);
+        }
+        let first = allocators.next().or_else(|| interposed.pop());
+        let Some(allocator) = first else { return Err(WalkError::NoAllocator { pid }) };
         let (kind, version) = (allocator.kind, allocator.version.clone());
         if kind != AllocatorKind::Glibc {
             return Err(WalkError::OtherAllocator { pid, kind, version });
@@ -287,7 +298,14 @@ impl Walker {
             attempt += 1;
             std::thread::sleep(Duration::from_millis(1));
         };
-        Ok(Self { pid, version, offsets, allocator, anchors })
+        let interposed = interposed.into_iter().map(|other| other.path).collect();
+        Ok(Self { pid, version, offsets, allocator, interposed, anchors })
+    }
+
+    /// Libraries whose `malloc` the program calls first. It is taken that they hand the calls over to glibc; blocks
+    /// that they serve themselves are not seen.
+    pub fn interposed(&self) -> &[PathBuf] {
+        &self.interposed
     }
 
     /// The process.
@@ -407,10 +425,10 @@ impl Walker {
                 Err(WalkError::Damaged { damage, .. }) => {
                     faults.push(damage.to_string());
                     if best.is_none() && (attempt == ATTEMPTS || repeats(&faults)) {
-                        return Err(self.explain(WalkError::Damaged { damage, attempts: attempt }));
+                        return Err(explain(self.pid, WalkError::Damaged { damage, attempts: attempt }));
                     }
                 }
-                Err(error) => return Err(self.explain(error)),
+                Err(error) => return Err(explain(self.pid, error)),
             }
             if repeats(&faults) {
                 break;
@@ -419,14 +437,6 @@ impl Walker {
         let Some(mut walk) = best else { return Err(ProcessError::Exited { pid: self.pid }.into()) };
         (walk.attempts, walk.stopped) = (faults.len() as u32, stopped);
         Ok(walk)
-    }
-
-    /// The error to tell: that the process has ended, where that is the reason.
-    fn explain(&self, error: WalkError) -> WalkError {
-        match Stat::read(self.pid) {
-            Ok(stat) if !stat.has_ended() => error,
-            _ => ProcessError::Exited { pid: self.pid }.into(),
-        }
     }
 
     /// Reads the heap once. The caller has stopped the process, or reads again when what is read does not add up.
@@ -565,6 +575,15 @@ impl Snapshot {
             stopped: Duration::ZERO,
             not_stopped: None,
         }
+    }
+}
+
+/// The error to tell: that the process has ended meanwhile, where that is the reason.
+fn explain(pid: u32, error: WalkError) -> WalkError {
+    match (&error, Stat::read(pid)) {
+        (WalkError::Process(_), _) => error,
+        (_, Ok(stat)) if !stat.has_ended() => error,
+        _ => ProcessError::Exited { pid }.into(),
     }
 }
 

@@ -271,7 +271,10 @@ pub fn identify(image: &Image<'_>, path: &Path) -> (AllocatorKind, Option<String
         return (AllocatorKind::Mimalloc, None);
     }
     if markers.glibc {
-        return (AllocatorKind::Glibc, find(rodata(), b" release version ", version_behind));
+        // What the library tells of itself at length is not linked into programs; its bare version is.
+        let version = find(rodata(), b" release version ", version_behind);
+        let bare = || image.soname.is_none().then(|| find(rodata(), b"\0", glibc_version)).flatten();
+        return (AllocatorKind::Glibc, version.or_else(bare));
     }
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let musl_names = ["ld-musl-", "libc.musl-"];
@@ -331,6 +334,14 @@ fn jemalloc_version(text: &[u8], at: usize) -> Option<String> {
     }
     let start = text[..at].iter().rev().take(32).take_while(|byte| byte.is_ascii_digit() || b".-".contains(byte));
     version(&text[at - start.count()..]).map(str::to_owned)
+}
+
+/// `2.36` as a text of its own.
+fn glibc_version(text: &[u8], at: usize) -> Option<String> {
+    let found = version(&text[at + 1..])?;
+    let is_whole = text.get(at + 1 + found.len()) == Some(&0);
+    let minor = found.strip_prefix("2.")?;
+    (is_whole && minor.len() == 2 && minor.bytes().all(|byte| byte.is_ascii_digit())).then(|| found.to_owned())
 }
 
 /// `1.2.3` as a text of its own.

@@ -103,7 +103,7 @@ impl Heap {
         let data = data(&map, &allocator);
         let anchors = find::find(&self.memory, &data, self.offsets).expect("mapped").expect("found");
         assert_eq!(anchors, Anchors { main_arena: MAIN_ARENA, parameters: PARAMETERS });
-        Walker { pid: 1, version: Version::NEWEST, offsets: self.offsets, allocator, anchors }
+        Walker { pid: 1, version: Version::NEWEST, offsets: self.offsets, allocator, interposed: Vec::new(), anchors }
     }
 
     fn walk(&self) -> Result<Walk, WalkError> {

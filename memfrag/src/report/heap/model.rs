@@ -1,9 +1,8 @@
 //! What a walk of a heap tells. Field names are those of the JSON document; they are added to, never renamed within
 //! a version. Sizes are bytes.
 
-use crate::glibc::{self, ChunkKind, TrimYield, Walk};
+use crate::glibc::{self, ChunkKind, TrimYield, Walk, Walker};
 use crate::target::ProcessInfo;
-use crate::target::allocator;
 use serde::Serialize;
 
 /// A heap as it lies in memory.
@@ -52,6 +51,8 @@ pub struct Allocator {
     pub path: String,
     /// The file's build-id in hexadecimal digits; empty when it has none.
     pub build_id: String,
+    /// Libraries whose `malloc` is called first and taken to hand over to this one.
+    pub interposed: Vec<String>,
 }
 
 /// How a heap was read.
@@ -265,12 +266,14 @@ fn sizes(arenas: &[glibc::Arena]) -> Vec<SizeClass> {
 }
 
 impl Allocator {
-    pub(in crate::report) fn new(allocator: &allocator::Allocator, walk: &Walk) -> Self {
+    pub(in crate::report) fn new(walker: &Walker, walk: &Walk) -> Self {
+        let allocator = walker.allocator();
         Self {
             name: allocator.kind.name(),
             version: walk.version.to_string(),
             path: allocator.path.display().to_string(),
             build_id: allocator.build_id.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat(),
+            interposed: walker.interposed().iter().map(|path| path.display().to_string()).collect(),
         }
     }
 }
@@ -289,7 +292,7 @@ impl Reading {
 
 impl HeapReport {
     /// What a walk of this process's heap tells, and what could be trimmed of it.
-    pub fn new(process: &ProcessInfo, allocator: &allocator::Allocator, walk: &Walk, trim: &TrimYield) -> Self {
+    pub fn new(process: &ProcessInfo, walker: &Walker, walk: &Walk, trim: &TrimYield) -> Self {
         let layout = &walk.layout;
         let mut total = Sums::default();
         let mut arenas = Vec::with_capacity(layout.arenas.len());
@@ -313,7 +316,7 @@ impl HeapReport {
             pid: walk.pid,
             comm: process.comm.clone(),
             cmdline: process.cmdline.clone(),
-            allocator: Allocator::new(allocator, walk),
+            allocator: Allocator::new(walker, walk),
             walk: Reading::new(walk),
             trim_yield_bytes: trim.bytes(),
             stuck_free_bytes: trim.stuck_bytes(),

@@ -68,6 +68,10 @@ impl Page {
             let (given, stuck) = (bytes(report.trim_yield_bytes), bytes(report.stuck_free_bytes));
             self.field("Trim", None, &format!("malloc_trim would return {given}; {stuck} are free and would stay"));
         }
+        for library in &allocator.interposed {
+            let text = format!("{}, taken to hand its calls over to glibc", clean(library));
+            self.field("Through", None, &text);
+        }
         let walk = &report.walk;
         let stopped = match &walk.not_stopped {
             Some(why) => format!("not stopped: {why}"),

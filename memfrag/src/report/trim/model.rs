@@ -2,10 +2,9 @@
 //! never renamed within a version. Sizes are bytes.
 
 use crate::glibc::inject::Trimmed;
-use crate::glibc::{TrimYield, Walk};
+use crate::glibc::{TrimYield, Walk, Walker};
 use crate::report::heap::model::{Allocator, Reading};
 use crate::target::ProcessInfo;
-use crate::target::allocator;
 use serde::Serialize;
 
 /// What `malloc_trim(0)` would return, and did.
@@ -81,7 +80,7 @@ impl TrimReport {
     /// Puts together what was predicted, and what was done if it was.
     pub fn new(
         process: &ProcessInfo,
-        allocator: &allocator::Allocator,
+        walker: &Walker,
         walk: &Walk,
         predicted: &TrimYield,
         trimmed: Option<&Trimmed>,
@@ -101,7 +100,7 @@ impl TrimReport {
             pid: walk.pid,
             comm: process.comm.clone(),
             cmdline: process.cmdline.clone(),
-            allocator: Allocator::new(allocator, walk),
+            allocator: Allocator::new(walker, walk),
             walk: Reading::new(walk),
             resident_bytes: predicted.resident_bytes(),
             predicted_bytes: predicted.bytes(),
