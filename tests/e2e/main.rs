@@ -10,5 +10,6 @@ mod crash;
 mod endings;
 mod heap_bad_input;
 mod heap_walk;
+mod pages;
 mod real_programs;
 mod truth;
