@@ -1,11 +1,10 @@
 //! Whose blocks keep free memory: owners ranked by what would be returned without them.
 
-use super::census::{ALLOCATOR, CACHED, Census, FIRST_OWNER, Source, UNTRACKED};
+use super::census::{ALLOCATOR, CACHED, Census, FIRST_OWNER, UNTRACKED};
 use super::partition::{Key, Partition};
 use super::resident::ResidentPages;
-use super::sweep::{MOST_OWNERS, Outcome, Rule, Sweep, Tail};
-use crate::heap::{Amount, Block};
-use std::ops::Range;
+use super::sweep::{MOST_OWNERS, Outcome, Sweep};
+use crate::heap::Amount;
 
 /// What one owner accounts for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,9 +76,7 @@ pub fn blame(census: &Census<'_>, pages: &ResidentPages, partition: &Partition) 
     let outcome = pass(census, pages, partition, &[]);
     let strays = census.strays();
     let mut elsewhere = Amount::default();
-    if census.source() != Source::Unknown {
-        strays.elsewhere.iter().for_each(|&at| elsewhere.add(census.blocks()[at as usize].size));
-    }
+    strays.elsewhere.iter().for_each(|&at| elsewhere.add(census.blocks()[at as usize].size));
     let mut shares = shares(&outcome, partition);
     for (owner, bytes) in mapped_releases(census, pages, partition) {
         shares[owner as usize].release_bytes += bytes.cast_signed();
@@ -93,7 +90,7 @@ pub fn blame(census: &Census<'_>, pages: &ResidentPages, partition: &Partition) 
         stuck_bytes: outcome.stuck(),
         kept_tops_bytes: outcome.kept_tops,
         pages_by_owners: outcome.pages_by_owners,
-        contradicted: if census.source() == Source::Unknown { Amount::default() } else { strays.contradicted },
+        contradicted: strays.contradicted,
         elsewhere,
         shares,
     }
@@ -144,43 +141,9 @@ fn pass(census: &Census<'_>, pages: &ResidentPages, partition: &Partition, freed
         let owner = partition.owner(block);
         (!freed.get(owner as usize).is_some_and(|&freed| freed)).then_some(owner)
     };
-    if census.source() == Source::Unknown {
-        return bare_pass(census.blocks(), pages, partition.owners(), owner_of);
-    }
-    let mut sweep = Sweep::new(pages, Rule::GLIBC, partition.owners());
+    let mut sweep = Sweep::new(pages, census.rule(), partition.owners());
     census.sweep(&mut sweep, owner_of);
     sweep.finish()
-}
-
-/// A pass over blocks without a layout: a resident page is free when no block reaches into it. Runs of resident
-/// pages without any block are nobody's, and left out.
-fn bare_pass(blocks: &[Block], pages: &ResidentPages, owners: usize, owner_of: impl Fn(u32) -> Option<u32>) -> Outcome {
-    let mut sweep = Sweep::new(pages, Rule::EMPTY_PAGES, owners);
-    for (range, inside) in strips(blocks, pages) {
-        sweep.begin(range.start);
-        for at in inside {
-            let block = &blocks[at];
-            if let Some(owner) = owner_of(at as u32) {
-                sweep.held(block.addr..block.addr.saturating_add(block.size.max(1)).min(range.end), owner);
-            }
-        }
-        sweep.end(range.end, Tail::Returned);
-    }
-    sweep.finish()
-}
-
-/// The runs of resident pages that hold blocks, each with the indices of the blocks that begin in it.
-pub(super) fn strips<'a>(
-    blocks: &'a [Block],
-    pages: &'a ResidentPages,
-) -> impl Iterator<Item = (Range<u64>, Range<usize>)> + 'a {
-    let mut at = 0;
-    pages.runs_in(0..u64::MAX).filter_map(move |run| {
-        at += blocks[at..].partition_point(|block| block.addr < run.start);
-        let start = at;
-        at += blocks[at..].partition_point(|block| block.addr < run.end);
-        (at > start).then_some((run, start..at))
-    })
 }
 
 /// What freeing mapped chunks returns, by owner: such a chunk is unmapped at once.

@@ -1,8 +1,9 @@
 //! A layout's chunks and the live blocks in them.
 
-use super::sweep::{Sweep, Tail};
+use super::sweep::{Rule, Sweep, Tail};
 use crate::glibc::layout::{Arena, Chunk, ChunkKind, HEADER, Layout, MappedChunk, Segment};
 use crate::heap::{Amount, Block};
+use crate::target::residency::{Region, Residency};
 use std::ops::Range;
 
 /// Where a layout comes from.
@@ -22,7 +23,11 @@ pub struct Census<'a> {
     layout: &'a Layout,
     blocks: &'a [Block],
     source: Source,
+    owned: Vec<Range<u64>>,
 }
+
+/// The layout of an allocator that is not known.
+static NOTHING: Layout = Layout { arenas: Vec::new(), mapped: Vec::new() };
 
 /// What became of the blocks that lie in no chunk in use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,9 +48,39 @@ pub const UNTRACKED: u32 = 2;
 pub const FIRST_OWNER: u32 = 3;
 
 impl<'a> Census<'a> {
-    /// Matches blocks, in order of their addresses, with chunks.
-    pub const fn new(layout: &'a Layout, blocks: &'a [Block], source: Source) -> Self {
-        Self { layout, blocks, source }
+    /// Matches blocks, in order of their addresses, with a layout's chunks.
+    pub fn new(layout: &'a Layout, blocks: &'a [Block], source: Source) -> Self {
+        let segments = layout.arenas.iter().flat_map(|arena| &arena.segments).map(|segment| segment.range.clone());
+        let mapped = layout.mapped.iter().map(|mapped| mapped.address..mapped.address.saturating_add(mapped.bytes));
+        let mut owned: Vec<Range<u64>> = segments.chain(mapped).collect();
+        owned.sort_unstable_by_key(|range| range.start);
+        Self { layout, blocks, source, owned }
+    }
+
+    /// The blocks of an allocator whose layout is not known, in order of their addresses: it owns the regions
+    /// into which they reach.
+    pub fn bare(blocks: &'a [Block], residency: &Residency) -> Self {
+        let mut rest = blocks.iter().peekable();
+        let mut reached = 0;
+        let mut holds = |region: &&Region| {
+            while let Some(block) = rest.next_if(|block| block.addr < region.range.end) {
+                reached = block.addr.saturating_add(block.size.max(1)).max(reached);
+            }
+            region.kind.may_hold_blocks() && reached > region.range.start
+        };
+        let owned =
+            residency.regions.iter().filter(|region| holds(region)).map(|region| region.range.clone()).collect();
+        Self { layout: &NOTHING, blocks, source: Source::Unknown, owned }
+    }
+
+    /// When a free page goes back to the system.
+    pub const fn rule(&self) -> Rule {
+        if matches!(self.source, Source::Unknown) { Rule::EMPTY_PAGES } else { Rule::GLIBC }
+    }
+
+    /// The address ranges that the allocator owns, upwards.
+    pub fn owned(&self) -> &[Range<u64>] {
+        &self.owned
     }
 
     /// The layout.
@@ -61,6 +96,15 @@ impl<'a> Census<'a> {
     /// Where the layout comes from.
     pub const fn source(&self) -> Source {
         self.source
+    }
+
+    /// The same, none reaching into the next.
+    pub fn owned_runs(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.owned.iter().scan(0, |last, range| {
+            let start = range.start.max(*last);
+            *last = range.end.max(start);
+            Some(start..*last)
+        })
     }
 
     /// All segments with their arenas.
@@ -88,9 +132,12 @@ impl<'a> Census<'a> {
         self.blocks.binary_search_by_key(&address, |block| block.addr).ok().map(|at| at as u32)
     }
 
-    /// The blocks that lie in no chunk in use.
+    /// The blocks that lie in no chunk in use; none where chunks are not known.
     pub fn strays(&self) -> Strays {
         let mut strays = Strays::default();
+        if self.source == Source::Unknown {
+            return strays;
+        }
         let mut known = vec![0_u64; self.blocks.len().div_ceil(64)];
         let mut note = |at: u32| known[at as usize / 64] |= 1 << (at % 64);
         for (_, segment) in self.segments() {
@@ -100,12 +147,9 @@ impl<'a> Census<'a> {
         if self.blocks.iter().enumerate().all(|(at, _)| known[at / 64] >> (at % 64) & 1 == 1) {
             return strays;
         }
-        let mut covered: Vec<Range<u64>> = self.segments().map(|(_, segment)| segment.range.clone()).collect();
-        covered.extend(self.layout.mapped.iter().map(|m| m.address..m.address.saturating_add(m.bytes)));
-        covered.sort_unstable_by_key(|range| range.start);
         for (at, block) in self.blocks.iter().enumerate().filter(|(at, _)| known[at / 64] >> (at % 64) & 1 == 0) {
-            let before = covered.partition_point(|range| range.start <= block.addr);
-            if before > 0 && covered[before - 1].contains(&block.addr) {
+            let before = self.owned.partition_point(|range| range.start <= block.addr);
+            if before > 0 && self.owned[before - 1].contains(&block.addr) {
                 strays.contradicted.add(block.size);
             } else {
                 strays.elsewhere.push(at as u32);
@@ -114,9 +158,12 @@ impl<'a> Census<'a> {
         strays
     }
 
-    /// Drives a pass over all segments. `owner_of` gives a block's owner, from [`FIRST_OWNER`] on, or `None` when the
+    /// Drives a pass over all that can be trimmed: the segments, or the regions where chunks are not known. `owner_of` gives a block's owner, from [`FIRST_OWNER`] on, or `None` when the
     /// block is to count as freed.
     pub fn sweep(&self, sweep: &mut Sweep<'_>, owner_of: impl Fn(u32) -> Option<u32>) {
+        if self.source == Source::Unknown {
+            return self.sweep_bare(sweep, owner_of);
+        }
         for (arena, segment) in self.segments() {
             sweep.begin(segment.range.start);
             if segment.first > segment.range.start {
@@ -138,12 +185,25 @@ impl<'a> Census<'a> {
                     sweep.held(address..end, owner);
                 }
             }
-            sweep.end(end, tail(arena, ends_in_top));
+            sweep.end(end, if ends_in_top && !arena.is_main { Tail::Kept } else { Tail::Returned });
         }
     }
-}
 
-/// What trimming does with the free chunk at a segment's end.
-pub(super) const fn tail(arena: &Arena, ends_in_top: bool) -> Tail {
-    if ends_in_top && !arena.is_main { Tail::Kept } else { Tail::Returned }
+    fn sweep_bare(&self, sweep: &mut Sweep<'_>, owner_of: impl Fn(u32) -> Option<u32>) {
+        for range in &self.owned {
+            sweep.begin(range.start);
+            let first = self.blocks.partition_point(|block| block.addr < range.start);
+            // The block before may reach into this region.
+            let first = first.saturating_sub(1);
+            for (at, block) in self.blocks[first..].iter().enumerate().take_while(|block| block.1.addr < range.end) {
+                if let Some(owner) = owner_of((first + at) as u32) {
+                    let end = block.addr.saturating_add(block.size.max(1)).min(range.end);
+                    if end > range.start {
+                        sweep.held(block.addr..end, owner);
+                    }
+                }
+            }
+            sweep.end(range.end, Tail::Returned);
+        }
+    }
 }

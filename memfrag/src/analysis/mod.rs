@@ -8,10 +8,12 @@
 //! | [`resident`] | how much of a range of addresses is resident |
 //! | [`sweep`] | one pass over a heap: what trimming returns, and what it would return without each owner |
 //! | [`partition`] | owners of blocks: call sites, threads, size classes, ages, modules |
+//! | [`ledger`] | where the resident bytes go |
 //! | [`blame`] | the owners ranked by what goes with them |
 
 pub mod blame;
 pub mod census;
+pub mod ledger;
 pub mod metrics;
 pub mod partition;
 pub mod reconstruct;
@@ -22,5 +24,6 @@ mod tests;
 
 pub use blame::Blame;
 pub use census::Census;
+pub use ledger::Ledger;
 pub use partition::{By, Key, Partition};
 pub use resident::ResidentPages;

@@ -1,6 +1,6 @@
 //! Owners of blocks: what a blame is laid at.
 
-use super::census::FIRST_OWNER;
+use super::census::{FIRST_OWNER, UNTRACKED};
 use crate::heap::{Amount, Block, Origin, OriginId};
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -56,7 +56,8 @@ pub trait Facts {
 }
 
 impl Partition {
-    /// Tells blocks apart. `now` is the moment from which ages count back.
+    /// Tells blocks apart. Those without an [origin](OriginId::UNSEEN), which are older than the trace, are nobody's.
+    /// `now` is the moment from which ages count back.
     pub fn new(by: By, blocks: &[Block], now: u64, facts: &impl Facts) -> Self {
         match by {
             By::Site => Self::by_origin(blocks, |id| Key::Site(facts.origin(id).map_or(0, |origin| origin.site))),
@@ -82,6 +83,9 @@ impl Partition {
         let mut owners = Owners::default();
         let mut of_origin: Vec<u32> = Vec::new();
         let mut owner_of = |block: &Block| {
+            if block.origin == OriginId::UNSEEN {
+                return UNTRACKED;
+            }
             let at = block.origin.index();
             if at >= of_origin.len() {
                 of_origin.resize(at + 1, u32::MAX);
@@ -100,6 +104,9 @@ impl Partition {
         let mut known = HashMap::new();
         let mut last = None;
         let mut owner_of = |block: &Block| {
+            if block.origin == OriginId::UNSEEN {
+                return UNTRACKED;
+            }
             let part = part(block);
             // Neighbours are often alike.
             match last {
@@ -155,7 +162,9 @@ impl Owners {
     fn partition(self, of_block: Vec<u32>, blocks: &[Block]) -> Partition {
         let mut live = vec![Amount::default(); self.keys.len()];
         for (owner, block) in of_block.iter().zip(blocks) {
-            live[(owner - FIRST_OWNER) as usize].add(block.size);
+            if let Some(at) = owner.checked_sub(FIRST_OWNER) {
+                live[at as usize].add(block.size);
+            }
         }
         Partition { keys: self.keys, live, of_block }
     }
@@ -200,13 +209,15 @@ mod tests {
             block(2, 16, 9 * second, 7, 1),
             block(3, 17, 9 * second, 8, 2),
             block(4, 1 << 40, 10 * second, 8, 3),
+            Block { origin: OriginId::UNSEEN, ..block(5, 48, 0, 0, 0) },
         ];
         let partition = Partition::new(by, &blocks, 10 * second, &facts);
         let found: Vec<(Key, u64)> =
             partition.keys().iter().cloned().zip(partition.live().iter().map(|live| live.blocks)).collect();
         assert_eq!(found, expected);
         let sum: u64 = partition.live().iter().map(|live| live.bytes).sum();
-        assert_eq!(sum, blocks.iter().map(|block| block.size).sum::<u64>());
+        assert_eq!(sum, blocks[..4].iter().map(|block| block.size).sum::<u64>());
+        assert_eq!(partition.owner(4), UNTRACKED);
     }
 
     #[test]

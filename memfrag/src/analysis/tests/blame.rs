@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What holds a range of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Holder {
+pub(super) enum Holder {
     Nobody,
     Allocator,
     Cached,
@@ -20,7 +20,7 @@ enum Holder {
 }
 
 /// One segment, spelled out.
-struct Strip {
+pub(super) struct Strip {
     start: u64,
     end: u64,
     /// Ranges from `start` to `end` and who holds them.
@@ -29,7 +29,7 @@ struct Strip {
     keeps_top: bool,
 }
 
-fn strips(sample: &Sample) -> Vec<Strip> {
+pub(super) fn strips(sample: &Sample) -> Vec<Strip> {
     let site = |chunk: u64| {
         let found = sample.blocks.iter().find(|block| block.addr == chunk + HEADER)?;
         Some(found.origin.index() as u32)
@@ -60,7 +60,7 @@ fn strips(sample: &Sample) -> Vec<Strip> {
 
 /// The pages that trimming returns when the blocks of `gone` are freed, resident or not: free chunks are merged, and
 /// each gives the pages from 48 bytes behind its start on.
-fn returned(strip: &Strip, gone: Option<Holder>) -> BTreeSet<u64> {
+pub(super) fn returned(strip: &Strip, gone: Option<Holder>) -> BTreeSet<u64> {
     let mut free: Vec<(u64, u64)> = Vec::new();
     for &(start, end, holder) in &strip.ranges {
         if holder == Holder::Nobody || Some(holder) == gone {

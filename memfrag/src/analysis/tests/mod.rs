@@ -2,3 +2,4 @@
 
 mod blame;
 mod heaps;
+mod ledger;
