@@ -6,6 +6,7 @@
 mod agreement;
 mod attach;
 mod bad_input;
+mod blame;
 mod crash;
 mod endings;
 mod heap_bad_input;

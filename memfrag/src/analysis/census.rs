@@ -2,8 +2,9 @@
 
 use super::sweep::{Rule, Sweep, Tail};
 use crate::glibc::layout::{Arena, Chunk, ChunkKind, HEADER, Layout, MappedChunk, Segment};
+use crate::glibc::trim::TrimYield;
 use crate::heap::{Amount, Block};
-use crate::target::residency::{Region, Residency};
+use crate::target::residency::{PAGE, Region, Residency};
 use std::ops::Range;
 
 /// Where a layout comes from.
@@ -23,6 +24,7 @@ pub struct Census<'a> {
     layout: &'a Layout,
     blocks: &'a [Block],
     source: Source,
+    trim: TrimYield,
     owned: Vec<Range<u64>>,
 }
 
@@ -49,12 +51,13 @@ pub const FIRST_OWNER: u32 = 3;
 
 impl<'a> Census<'a> {
     /// Matches blocks, in order of their addresses, with a layout's chunks.
-    pub fn new(layout: &'a Layout, blocks: &'a [Block], source: Source) -> Self {
+    /// The resident pages tell what trimming would return.
+    pub fn new(layout: &'a Layout, blocks: &'a [Block], residency: &Residency, source: Source) -> Self {
         let segments = layout.arenas.iter().flat_map(|arena| &arena.segments).map(|segment| segment.range.clone());
         let mapped = layout.mapped.iter().map(|mapped| mapped.address..mapped.address.saturating_add(mapped.bytes));
         let mut owned: Vec<Range<u64>> = segments.chain(mapped).collect();
         owned.sort_unstable_by_key(|range| range.start);
-        Self { layout, blocks, source, owned }
+        Self { layout, blocks, source, trim: TrimYield::of(layout, residency, PAGE), owned }
     }
 
     /// The blocks of an allocator whose layout is not known, in order of their addresses: it owns the regions
@@ -70,12 +73,17 @@ impl<'a> Census<'a> {
         };
         let owned =
             residency.regions.iter().filter(|region| holds(region)).map(|region| region.range.clone()).collect();
-        Self { layout: &NOTHING, blocks, source: Source::Unknown, owned }
+        Self { layout: &NOTHING, blocks, source: Source::Unknown, trim: TrimYield::default(), owned }
     }
 
     /// When a free page goes back to the system.
     pub const fn rule(&self) -> Rule {
         if matches!(self.source, Source::Unknown) { Rule::EMPTY_PAGES } else { Rule::GLIBC }
+    }
+
+    /// What trimming returns now; nothing where the layout is not known.
+    pub const fn trim(&self) -> &TrimYield {
+        &self.trim
     }
 
     /// The address ranges that the allocator owns, upwards.
@@ -164,6 +172,7 @@ impl<'a> Census<'a> {
         if self.source == Source::Unknown {
             return self.sweep_bare(sweep, owner_of);
         }
+        let cut_off = self.trim.arenas.iter().any(|arena| arena.top_is_cut_off);
         for (arena, segment) in self.segments() {
             sweep.begin(segment.range.start);
             if segment.first > segment.range.start {
@@ -185,7 +194,8 @@ impl<'a> Census<'a> {
                     sweep.held(address..end, owner);
                 }
             }
-            sweep.end(end, if ends_in_top && !arena.is_main { Tail::Kept } else { Tail::Returned });
+            let keeps = ends_in_top && (cut_off || !arena.is_main);
+            sweep.end(end, if keeps { Tail::Kept } else { Tail::Returned });
         }
     }
 

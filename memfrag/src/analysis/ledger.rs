@@ -128,10 +128,11 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Adds up a process's resident bytes. `returned` are the pages that trimming would return; `rss` is what the
-    /// kernel counts, or `None` to take the sum of the regions for it.
-    pub fn new(census: &Census<'_>, residency: &Residency, returned: &ResidentPages, rss: Option<u64>) -> Self {
+    /// Adds up a process's resident bytes. `rss` is what the kernel counts, or `None` to take the sum of the regions
+    /// for it.
+    pub fn new(census: &Census<'_>, residency: &Residency, rss: Option<u64>) -> Self {
         let pages = ResidentPages::new(residency);
+        let returned = ResidentPages::from_runs(census.trim().pages().into_iter());
         let mut ledger = Self {
             source: census.source(),
             rss: rss.unwrap_or_else(|| residency.resident_bytes()),
@@ -143,7 +144,7 @@ impl Ledger {
             untouched: 0,
             contradicted: Amount::default(),
         };
-        let mut count = Count { census, pages: &pages, returned, untouched: 0 };
+        let mut count = Count { census, pages: &pages, returned: &returned, untouched: 0 };
         for (arena, segment) in census.segments() {
             let parts = count.segment(segment);
             *(if arena.is_main { &mut ledger.main_arena } else { &mut ledger.other_arenas }) += parts;

@@ -11,7 +11,7 @@
 //! into it. These shares add up to all free bytes that are resident and not returned.
 
 use super::resident::ResidentPages;
-use crate::glibc::layout::MIN_CHUNK;
+use crate::glibc::trim::KEPT;
 use crate::target::residency::PAGE;
 use std::ops::Range;
 
@@ -29,9 +29,9 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// `malloc_trim`: a free chunk keeps its header and the smallest chunk behind that, of which glibc's formula for
-    /// interior chunks and that for the main arena's top make the same 48 bytes.
-    pub const GLIBC: Self = Self { margin: MIN_CHUNK + 16 };
+    /// `malloc_trim`: as chunks are multiples of 16 bytes, what it keeps of a free chunk and of the main arena's top
+    /// comes to the same.
+    pub const GLIBC: Self = Self { margin: KEPT };
 
     /// Pages on which nothing lies: the most that an allocator which keeps its notes elsewhere could return.
     pub const EMPTY_PAGES: Self = Self { margin: 0 };
@@ -71,7 +71,7 @@ pub struct Outcome {
     pub tallies: Vec<Tally>,
     /// Resident bytes that would be returned as the heap is.
     pub returned: u64,
-    /// Resident free bytes on pages behind the last held range of a kept tail.
+    /// Resident free bytes of kept tails on pages into which nothing held reaches.
     pub kept_tops: u64,
     /// Resident pages that stay, by how many owners reach into them: none stands at 0, and [`MOST_OWNERS`] or more
     /// at the end.
@@ -121,6 +121,8 @@ pub struct Sweep<'a> {
     stretch: u64,
     /// What the stretch's free ranges return as they are.
     already: u64,
+    /// Where the strip's kept tail begins, once that is met.
+    kept_from: u64,
     /// Pages that later ranges can still reach into: never more than two neighbours.
     open: [Open; 2],
 }
@@ -137,6 +139,7 @@ impl<'a> Sweep<'a> {
             owner: None,
             stretch: 0,
             already: 0,
+            kept_from: u64::MAX,
             open: [Open::default(), Open::default()],
         }
     }
@@ -172,6 +175,9 @@ impl<'a> Sweep<'a> {
     /// The strip ends.
     pub fn end(&mut self, end: u64, tail: Tail) {
         let end = end.max(self.free_from);
+        if tail == Tail::Kept {
+            self.kept_from = self.free_from;
+        }
         let returned = if end > self.free_from { self.free(end, tail) } else { 0 };
         if tail == Tail::Returned {
             self.close(end, returned);
@@ -183,9 +189,14 @@ impl<'a> Sweep<'a> {
             tally.joins_top += joins - now;
         }
         for slot in 0..2 {
+            // The last held range may seem to reach behind the end, where others' memory is.
+            if self.open[slot].page >= end {
+                self.open[slot].owners.clear();
+            }
             self.settle(slot);
         }
         self.owner = None;
+        self.kept_from = u64::MAX;
     }
 
     /// What the pass found.
@@ -273,7 +284,7 @@ impl<'a> Sweep<'a> {
 
     /// Shares out a page's free bytes.
     fn settle(&mut self, slot: usize) {
-        let Self { pages, outcome, open, .. } = self;
+        let Self { pages, outcome, open, kept_from, .. } = self;
         let Open { page, free, owners } = &mut open[slot];
         if (*free > 0 || !owners.is_empty()) && pages.holds(*page) {
             let distinct = if owners.iter().all(|owner| *owner == owners[0]) {
@@ -283,7 +294,11 @@ impl<'a> Sweep<'a> {
                 owners.chunk_by(|one, other| one == other).count()
             };
             outcome.pages_by_owners[distinct.min(MOST_OWNERS)] += 1;
-            share(&mut outcome.tallies, owners, *free);
+            if owners.is_empty() && *page + PAGE > *kept_from {
+                outcome.kept_tops += *free;
+            } else {
+                share(&mut outcome.tallies, owners, *free);
+            }
         }
         *free = 0;
         owners.clear();

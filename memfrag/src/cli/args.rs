@@ -1,6 +1,7 @@
 //! The command line's grammar.
 
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
+use memfrag::analysis::By;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,6 +22,8 @@ pub(super) enum Verb {
     Report(ReportArgs),
     /// Show the heap of a running process as it lies in memory now, without tracing.
     Heap(HeapArgs),
+    /// Rank call sites by the memory that would be returned without their blocks.
+    Blame(BlameArgs),
     /// Tell what `malloc_trim` would return of a running process's heap; with --apply, let it do so, and compare.
     Trim(TrimArgs),
     /// Tell what this kernel, user and machine allow, what probes cost here, and what to do about the rest.
@@ -114,6 +117,51 @@ pub(super) struct ReportArgs {
     /// The state at this time since the trace began, such as 1.5s or 200ms.
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]
     pub(super) at: Option<Duration>,
+}
+
+/// By what blocks are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ByChoice {
+    /// The place that called the allocator.
+    Site,
+    /// The thread that allocated.
+    Thread,
+    /// The requested size, by powers of two.
+    Size,
+    /// How long the block has lived.
+    Age,
+    /// The file that called the allocator.
+    Module,
+}
+
+impl From<ByChoice> for By {
+    fn from(choice: ByChoice) -> Self {
+        match choice {
+            ByChoice::Site => Self::Site,
+            ByChoice::Thread => Self::Thread,
+            ByChoice::Size => Self::Size,
+            ByChoice::Age => Self::Age,
+            ByChoice::Module => Self::Module,
+        }
+    }
+}
+
+#[derive(Debug, Parser)]
+pub(super) struct BlameArgs {
+    /// The recording.
+    pub(super) file: PathBuf,
+    /// By what blocks are told apart.
+    #[arg(long, value_enum, default_value = "site")]
+    pub(super) by: ByChoice,
+    /// The process; without it, the one with most resident bytes.
+    #[arg(long, value_name = "PID")]
+    pub(super) pid: Option<u32>,
+    /// The last look at the process's pages until this time since the trace began, such as 1.5s or 200ms.
+    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    pub(super) at: Option<Duration>,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Parser)]

@@ -2,6 +2,7 @@
 
 mod args;
 mod backend;
+mod blame;
 mod doctor;
 mod heap;
 mod progress;
@@ -42,6 +43,7 @@ pub(crate) fn main() -> ExitCode {
     };
     let result = match args.verb {
         Verb::Trace(args) => trace::run(&args),
+        Verb::Blame(args) => blame::run(&args),
         Verb::Report(args) => report::run(&args),
         Verb::Heap(args) => heap::run(&args),
         Verb::Trim(args) => trim::run(&args),

@@ -22,18 +22,23 @@ pub(super) fn run(args: &ReportArgs) -> Result<u8> {
         return Ok(0);
     }
     let report = gather(&args.file, args.at)?;
-    let mut out = io::stdout().lock();
-    out.write_all(text::render(&report, style()).as_bytes())?;
-    out.flush()?;
+    print(&text::render(&report, style()))?;
     Ok(0)
 }
 
-/// How to write to standard output.
+/// How this terminal is written to.
 pub(super) fn style() -> Style {
-    let terminal = io::stdout().is_terminal();
-    let color = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let color = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let width = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(WIDTH);
     Style { color, width }
+}
+
+/// Prints a text that ends with a line feed.
+pub(super) fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(())
 }
 
 /// Prints the report of a recording as one JSON document.
@@ -46,6 +51,16 @@ pub(super) fn print_json(file: &Path, at: Option<Duration>) -> Result<()> {
 }
 
 fn gather(file: &Path, at: Option<Duration>) -> Result<Report> {
+    let (builder, meta) = read(file, at)?;
+    let mut report = builder.finish(meta);
+    for allocator in report.processes.iter_mut().filter_map(|process| process.allocator.as_mut()) {
+        allocator.version = allocator.version.take().or_else(|| version_of(&allocator.path, &allocator.name));
+    }
+    Ok(report)
+}
+
+/// Reads a recording, or what it has until a moment.
+pub(super) fn read(file: &Path, at: Option<Duration>) -> Result<(ReportBuilder, RecordingMeta)> {
     let reader = Reader::open(file)?;
     let until = at.map(|at| u64::try_from(at.as_nanos()).unwrap_or(u64::MAX));
     let mut builder = ReportBuilder::new(until);
@@ -76,17 +91,14 @@ fn gather(file: &Path, at: Option<Duration>) -> Result<Report> {
     }
     bar.finish_and_clear();
     let duration_ns = until.unwrap_or_else(|| end.as_ref().map_or(reader.last_time(), |end| end.time));
-    let mut report = builder.finish(RecordingMeta {
+    let meta = RecordingMeta {
         file: file.display().to_string(),
         duration_ns,
         backend: reader.header().backend.clone(),
         complete: reader.complete() && end.is_none_or(|end| end.stopped.is_empty()),
         bytes_on_disk: reader.bytes(),
-    });
-    for allocator in report.processes.iter_mut().filter_map(|process| process.allocator.as_mut()) {
-        allocator.version = allocator.version.take().or_else(|| version_of(&allocator.path, &allocator.name));
-    }
-    Ok(report)
+    };
+    Ok((builder, meta))
 }
 
 /// The version of an allocator, from its file, if that is still there and still holds it.

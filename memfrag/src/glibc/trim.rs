@@ -14,7 +14,7 @@ use crate::target::residency::{PAGE, RegionKind, Residency};
 use std::ops::Range;
 
 /// Bytes at the beginning of a free chunk that `malloc_trim` keeps: its sizes and links (`struct malloc_chunk`).
-const KEPT: u64 = 48;
+pub const KEPT: u64 = 48;
 /// Bytes of the main arena's top chunk that it keeps at least: the smallest chunk and one more.
 const TOP_KEPT: u64 = 33;
 

@@ -11,6 +11,7 @@
 //! | `blocks` | the live blocks by address |
 //! | `reconcile` | the state checked against the heap as it lies in memory |
 //! | `pages`, `footprint` | how full each page is with them, and by which rule |
+//! | `snapshot` | what a heap held at a moment, kept while it goes on |
 //! | `origin` | the distinct calls that allocate |
 //! | `totals` | what is counted, by which rules; anomalies |
 //! | `timeline`, `readings` | the course over time, and the heap whenever memory was read |
@@ -28,6 +29,7 @@ mod process;
 mod readings;
 mod reconcile;
 mod requests;
+mod snapshot;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -45,6 +47,7 @@ pub use pages::{Occupancy, PageRun, Pages, Runs};
 pub use process::Process;
 pub use readings::{Reading, Readings};
 pub use requests::Requests;
+pub use snapshot::Snapshot;
 pub use state::Heap;
 pub use thread::Thread;
 pub use timeline::{MAX_POINTS, Point};

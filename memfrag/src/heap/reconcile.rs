@@ -51,6 +51,10 @@ impl Older {
         self.blocks.memory_bytes()
     }
 
+    pub(super) fn into_blocks(self) -> Blocks {
+        self.blocks
+    }
+
     pub(super) fn fork(&mut self) -> Self {
         Self { blocks: self.blocks.fork(), amount: self.amount, walked_at: self.walked_at }
     }

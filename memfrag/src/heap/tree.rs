@@ -4,6 +4,7 @@ use super::footprint::Footprint;
 use super::hash::BuildWordHasher;
 use super::origin::Origin;
 use super::process::Process;
+use super::snapshot::Snapshot;
 use super::state::{Call, Heap};
 use super::totals::Anomalies;
 use crate::glibc::Layout;
@@ -125,6 +126,12 @@ impl Heaps {
             let under_way: Vec<u64> = threads.flat_map(|thread| &thread.pending).map(|begun| begun.addr).collect();
             self.spaces[process.heap].reconcile(time, layout, &under_way);
         }
+    }
+
+    /// What a running process's heap holds now, kept while it goes on.
+    pub fn snapshot(&mut self, pid: u32) -> Option<Snapshot> {
+        let process = &self.processes[*self.by_pid.get(&pid)? as usize];
+        process.ended.is_none().then(|| self.spaces[process.heap].snapshot())
     }
 
     /// Lets time pass without an event, for the timelines of the processes that still run.

@@ -3,18 +3,22 @@
 use super::model::{
     Amount, End, Events, Exit, Function, Mapped, Metrics, Peak, Process, Recording, Report, Timeline, Totals,
 };
-use super::{allocator, sites};
-use crate::analysis::metrics;
+use super::moment::{Looks, Moment};
+use super::{allocator, blame, ledger, sites};
+use crate::analysis::{By, metrics};
 use crate::capture::{Counters, Sink};
 use crate::glibc::Layout;
 use crate::heap::{self, Footprint, Heap, Heaps, Point};
-use crate::target::{Mapping, MemorySample, ProcessInfo};
+use crate::target::{Mapping, MemorySample, ProcessInfo, Residency};
 use memfrag_common::loss::{COUNTERS, Counter};
 use memfrag_common::{Event, Op};
 use std::collections::{BTreeMap, HashMap};
 
 /// Call sites in a report.
 const TOP_SITES: usize = 20;
+
+/// Owners in a report's blame.
+const TOP_BLAME: usize = 20;
 
 /// Most points of a timeline in a report.
 const TIMELINE_POINTS: usize = 256;
@@ -48,6 +52,7 @@ pub struct ReportBuilder {
     mappings: HashMap<usize, Vec<Vec<Mapping>>>,
     /// Live bytes when a process's memory was last read, by index of the process.
     live_at_reading: HashMap<usize, u64>,
+    looks: Looks,
     counters: BTreeMap<Option<u32>, Counters>,
     missing: u64,
 }
@@ -102,9 +107,24 @@ impl Sink for ReportBuilder {
         }
     }
 
+    fn residency(&mut self, residency: &Residency) {
+        if self.is_wanted(residency.time)
+            && let Some((at, execs)) = self.process_of(residency.pid)
+            && let Some(heap) = self.heaps.snapshot(residency.pid)
+        {
+            self.looks.pages(at, execs, residency, heap);
+        }
+    }
+
     fn layout(&mut self, time: u64, pid: u32, layout: &Layout) {
-        if self.is_wanted(time) {
-            self.heaps.reconcile(time, pid, layout);
+        if !self.is_wanted(time) {
+            return;
+        }
+        self.heaps.reconcile(time, pid, layout);
+        if let Some((at, execs)) = self.process_of(pid)
+            && let Some(heap) = self.heaps.snapshot(pid)
+        {
+            self.looks.walk(at, execs, time, layout, heap);
         }
     }
 }
@@ -129,6 +149,17 @@ impl ReportBuilder {
     /// The heaps as they are now.
     pub fn heaps(&self) -> &Heaps {
         &self.heaps
+    }
+
+    /// Whose blocks keep free memory in a process, or in the one with most resident bytes. Also gives its id.
+    /// `None` when that process, or none, was ever looked at.
+    pub fn blame(&self, pid: Option<u32>, by: By) -> Option<(u32, blame::Blame)> {
+        let processes = self.heaps.processes().iter().enumerate();
+        let seen = processes.rev().filter(|(_, process)| pid.is_none_or(|pid| pid == process.pid()));
+        let moments = seen.filter_map(|(at, process)| Some((at, process.pid(), self.moment(at)?)));
+        let (at, pid, moment) = moments.max_by_key(|(_, _, moment)| moment.residency.resident_bytes())?;
+        let heap = self.heaps.heap(&self.heaps.processes()[at]);
+        Some((pid, blame::of(&moment, by, &blame::Places { heap, snapshots: self.snapshots(at) }, true)))
     }
 
     /// The report.
@@ -177,6 +208,21 @@ impl ReportBuilder {
             }
             self.last_time = self.last_time.max(event.time);
         }
+    }
+
+    /// The index of a process, and how often it became another program.
+    fn process_of(&self, pid: u32) -> Option<(usize, u64)> {
+        let at = self.heaps.index_of(pid)?;
+        Some((at, self.heaps.processes()[at].execs()))
+    }
+
+    fn moment(&self, at: usize) -> Option<Moment<'_>> {
+        let is_glibc = self
+            .snapshots(at)
+            .last()
+            .and_then(|mappings| allocator::identify(mappings))
+            .is_some_and(|allocator| allocator.name == "glibc");
+        self.looks.moment(at, self.heaps.processes()[at].execs(), is_glibc)
     }
 
     /// The counters of the whole: as the backend counts them, and at least what those of the processes add up to.
@@ -228,6 +274,15 @@ impl ReportBuilder {
         let newest = snapshots.last().map_or(&[][..], Vec::as_slice);
         let (totals, peak, live, maps) = (heap.totals(), heap.peak(), heap.live(), heap.maps());
         let reading = process.memory();
+        let moment = self.moment(at);
+        let blame = moment.as_ref().map(|moment| {
+            let mut blame = blame::of(moment, By::Site, &blame::Places { heap, snapshots }, false);
+            blame.sites.truncate(TOP_BLAME);
+            blame
+        });
+        let resident = moment.as_ref().map(Moment::pages);
+        let look = moment.as_ref().zip(resident.as_ref()).map(|(moment, resident)| moment.look(resident));
+        let measures = metrics::Metrics::of(heap, look);
         Process {
             totals: Totals {
                 allocations: totals.allocations,
@@ -247,7 +302,8 @@ impl ReportBuilder {
                 rss_bytes: reading.map(|reading| reading.rss),
                 rss_anon_bytes: reading.map(|reading| reading.rss_anon),
                 rss_at_ns: reading.map(|reading| reading.time),
-                metrics: Metrics::new(&metrics::Metrics::of(heap, None), self.overhead(at, reading)),
+                metrics: Metrics::new(&measures, self.overhead(at, reading)),
+                ledger: moment.map(|moment| ledger::Ledger::new(moment.residency.time, &moment.ledger())),
             },
             allocator: allocator::identify(newest),
             functions: heap
@@ -263,6 +319,7 @@ impl ReportBuilder {
             anomalies: heap.anomalies().iter().filter(|kind| kind.1 > 0).map(|kind| (kind.0, kind.1)).collect(),
             damaged_at_ns: heap.damaged_at(),
             top_sites: sites::top(heap, snapshots, TOP_SITES),
+            blame,
             mapped: Mapped {
                 mapped_bytes: maps.mapped_bytes,
                 unmapped_bytes: maps.unmapped_bytes,

@@ -41,6 +41,25 @@ pub(super) fn draw(live: &[u64], resident: &[Option<u64>], width: usize) -> (Vec
     (rows.collect(), top)
 }
 
+/// A bar of `width` columns for `all`, of which `size` is filled behind the first `before`; what is there at all is
+/// seen.
+pub(super) fn bar(before: u64, size: u64, all: u64, width: usize) -> String {
+    if size == 0 || all == 0 {
+        return String::new();
+    }
+    let eighths = |value: u64| (u128::from(value.min(all)) * (width * 8) as u128 / u128::from(all)) as usize;
+    let (start, end) = (eighths(before), eighths(before.saturating_add(size)));
+    // Bars begin at whole columns: there is no character whose left part is empty.
+    let start = (start / 8).min(width.saturating_sub(1));
+    let filled = (end - start * 8).max(1).min((width - start) * 8);
+    let mut bar = " ".repeat(start);
+    bar.extend(std::iter::repeat_n('█', filled / 8));
+    if !filled.is_multiple_of(8) {
+        bar.push(['▏', '▎', '▍', '▌', '▋', '▊', '▉'][filled % 8 - 1]);
+    }
+    bar
+}
+
 /// Spreads or folds the steps over `width` columns, keeping maxima.
 fn columns(steps: &[u64], width: usize) -> Vec<u64> {
     (0..width)
@@ -63,6 +82,16 @@ mod tests {
         let (rows, top) = draw(&live, &resident, 6);
         assert_eq!(top, 48);
         assert_eq!(rows, ["  █░", "  █░░░", "  █░░░", " ███░░", " ███▄░", " ████▁"].map(str::to_owned));
+    }
+
+    #[test]
+    fn bars_stand_behind_each_other() {
+        assert_eq!(bar(0, 50, 100, 8), "████");
+        assert_eq!(bar(50, 25, 100, 8), "    ██");
+        assert_eq!(bar(75, 20, 100, 8), "      █▌");
+        assert_eq!(bar(99, 1, 100, 8), "       █");
+        assert_eq!(bar(10, 0, 100, 8), "");
+        assert_eq!(bar(500, 900, 100, 2), " █");
     }
 
     #[test]

@@ -9,18 +9,23 @@
 //! | [`model`] | the report itself; its field names are the JSON's |
 //! | [`metrics`] | the measures of fragmentation in it |
 //! | `sites` | call sites by what they hold, as places in files |
+//! | [`ledger`], [`blame`] | where resident bytes go, and whose blocks keep free memory |
+//! | `moment` | the heap when its pages were seen last |
 //! | `allocator` | which allocator the mapped files mean |
 //! | [`text`], `chart`, `units` | for the terminal |
 //! | [`heap`] | a heap walked from outside, for both |
 //! | [`json`] | for programs |
 
 mod allocator;
+pub mod blame;
 pub mod build;
 mod chart;
 pub mod heap;
 pub mod json;
+pub mod ledger;
 pub mod metrics;
 pub mod model;
+mod moment;
 mod sites;
 pub mod text;
 pub mod trim;

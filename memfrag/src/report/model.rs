@@ -2,6 +2,8 @@
 //!
 //! Sizes are bytes, times nanoseconds since the trace began.
 
+pub use super::blame::Blame;
+pub use super::ledger::Ledger;
 pub use super::metrics::Metrics;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -109,6 +111,8 @@ pub struct Process {
     pub counters: BTreeMap<&'static str, u64>,
     /// The call sites that hold most at the end.
     pub top_sites: Vec<Site>,
+    /// The call sites whose blocks keep most free memory, at the last look at the process's pages.
+    pub blame: Option<Blame>,
     /// What its mapping calls add up to.
     pub mapped: Mapped,
     /// The course over time.
@@ -183,6 +187,8 @@ pub struct End {
     pub rss_anon_bytes: Option<u64>,
     /// When the last reading was taken.
     pub rss_at_ns: Option<u64>,
+    /// Where the resident bytes go, at the last look at the process's pages; null when there was none.
+    pub ledger: Option<Ledger>,
     /// Measures of fragmentation.
     pub metrics: Metrics,
 }

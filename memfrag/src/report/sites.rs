@@ -41,7 +41,7 @@ pub(super) fn top(heap: &Heap, snapshots: &[Vec<Mapping>], count: usize) -> Vec<
 }
 
 /// The file and the offset in it that an address meant when it was last mapped.
-fn locate(snapshots: &[Vec<Mapping>], address: u64) -> Option<(String, u64)> {
+pub(super) fn locate(snapshots: &[Vec<Mapping>], address: u64) -> Option<(String, u64)> {
     // A return address can lie just behind its function's mapping; the call itself never does.
     let call = address.checked_sub(1)?;
     snapshots.iter().rev().find_map(|mappings| {

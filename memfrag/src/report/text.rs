@@ -1,6 +1,10 @@
 //! The report for the terminal.
 
+mod blame;
+mod ledger;
 mod metrics;
+
+pub use blame::render_blame;
 
 use super::chart;
 use super::model::{Process, Report, Site};
@@ -182,9 +186,15 @@ impl Page {
         }
         self.summary(process);
         self.chart(process, report);
+        if let Some(ledger) = &process.end.ledger {
+            self.ledger(ledger);
+        }
         self.metrics(process);
         self.functions(process);
         self.sites(process);
+        if let Some(blame) = &process.blame {
+            self.blame(blame);
+        }
         self.warnings(process);
     }
 

@@ -79,8 +79,9 @@ pub(super) fn sample() -> impl Strategy<Value = Sample> {
     let arenas = prop::collection::vec(prop::collection::vec(tiles(), 1..3), 0..3);
     let mapped = prop::collection::vec((1..6_u64, prop::option::of(0..SITES)), 0..3);
     let present = prop::collection::vec(0..4_u8, 1..64);
-    (tiles(), 0..3_u64, arenas, mapped, present).prop_map(|(main, lead, arenas, mapped, present)| {
-        let mut made = Maker { layout: Layout::default(), blocks: Vec::new(), present, regions: Vec::new() };
+    let foreign = prop_oneof![3 => Just(0), 1 => Just(2 * PAGE)];
+    (tiles(), 0..3_u64, arenas, mapped, present, foreign).prop_map(|(main, lead, arenas, mapped, present, foreign)| {
+        let mut made = Maker { foreign, layout: Layout::default(), blocks: Vec::new(), present, regions: Vec::new() };
         made.main(&main, lead * 16);
         for (number, heaps) in arenas.iter().enumerate() {
             made.arena(0x7f00_0000_0000 + number as u64 * 16 * HEAP_MAX, heaps);
@@ -97,6 +98,8 @@ pub(super) fn sample() -> impl Strategy<Value = Sample> {
 }
 
 struct Maker {
+    /// How far beyond the main arena's top something else has moved the break.
+    foreign: u64,
     layout: Layout,
     blocks: Vec<Block>,
     /// Whether a page is resident, again and again: three in four are.
@@ -118,7 +121,8 @@ impl Maker {
         let end = if last == Top && self.blocks.len().is_multiple_of(2) { end + 3 * PAGE } else { end };
         chunks.push(Chunk::new(end - at, last));
         let kind = if start < 0x7f00_0000_0000 { RegionKind::Heap } else { RegionKind::Anonymous };
-        self.region(start, end, kind);
+        let foreign = if kind == RegionKind::Heap { self.foreign } else { 0 };
+        self.region(start, end + foreign, kind);
         Segment { range: start..end, first, chunks }
     }
 

@@ -18,7 +18,7 @@ type Line = fn(&mut Parts) -> &mut u64;
 fn paint(sample: &Sample) -> Vec<(u64, u64, Line)> {
     let mut ranges: Vec<(u64, u64, Line)> = Vec::new();
     let block_at = |chunk: u64| sample.blocks.iter().find(|block| block.addr == chunk + HEADER);
-    let mut used = |ranges: &mut Vec<(u64, u64, Line)>, start: u64, end: u64, header: u64| match block_at(start) {
+    let used = |ranges: &mut Vec<(u64, u64, Line)>, start: u64, end: u64, header: u64| match block_at(start) {
         Some(block) if block.origin != OriginId::UNSEEN => {
             let user = start + header;
             ranges.push((start, user, |parts| &mut parts.header));
@@ -72,7 +72,7 @@ proptest! {
             Region { range: start..start + 0x1_0000, kind, resident_bytes, swapped_bytes: 0, resident: Vec::new() }
         };
         let buffer = Region {
-            resident: vec![0x5_1000..0x5_3000],
+            resident: std::iter::once(0x5_1000..0x5_3000).collect(),
             ..other(5, RegionKind::Anonymous, 0x2000)
         };
         let regions = [
@@ -94,15 +94,18 @@ proptest! {
             }
         }
         untouched -= expected.requested;
-        let census = Census::new(&sample.layout, &sample.blocks, Source::Walk);
-        let ledger = Ledger::new(&census, &sample.residency, &trimmed, None);
+        let census = Census::new(&sample.layout, &sample.blocks, &sample.residency, Source::Walk);
+        let ledger = Ledger::new(&census, &sample.residency, None);
         prop_assert_eq!(ledger.malloc(), expected);
         prop_assert_eq!(ledger.untouched, untouched);
-        let not_malloc = NotMalloc { files: 0x7000, stacks: 0x1000, anonymous: 0x2000, other: 0x2000 };
+        let heap = sample.residency.regions.iter().find(|region| region.kind == RegionKind::Heap).expect("made so");
+        let top = sample.layout.arenas[0].segments[0].range.end;
+        let foreign = pages.bytes_in(top..heap.range.end);
+        let not_malloc = NotMalloc { files: 0x7000, stacks: 0x1000, anonymous: 0x2000 + foreign, other: 0x2000 };
         prop_assert_eq!(ledger.not_malloc, not_malloc);
         prop_assert_eq!(ledger.unexplained(), 0);
         prop_assert_eq!(ledger.rss, sample.residency.resident_bytes());
-        let off = Ledger::new(&census, &sample.residency, &trimmed, Some(ledger.rss + 4096));
+        let off = Ledger::new(&census, &sample.residency, Some(ledger.rss + 4096));
         prop_assert_eq!(off.unexplained(), 4096);
     }
 
@@ -129,9 +132,8 @@ proptest! {
         ];
         let residency = Residency { time: 0, pid: 1, regions };
         let layout: Layout = reconstruct::layout(&blocks, &residency);
-        let returned = ResidentPages::default();
-        for census in [Census::new(&layout, &blocks, Source::Blocks), Census::bare(&blocks, &residency)] {
-            let ledger = Ledger::new(&census, &residency, &returned, None);
+        for census in [Census::new(&layout, &blocks, &residency, Source::Blocks), Census::bare(&blocks, &residency)] {
+            let ledger = Ledger::new(&census, &residency, None);
             prop_assert_eq!(ledger.unexplained(), 0, "{:?}", ledger);
         }
     }

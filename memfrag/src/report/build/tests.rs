@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::report::json;
+use crate::target::residency::{Region, RegionKind};
 use memfrag_common::Function as Call;
 use serde_json::{Value, json};
 
@@ -111,6 +112,7 @@ fn the_document_carries_the_names_that_others_build_on() {
     for name in ["cached_ratio", "external_ratio", "top_ratio", "unusable_free_index", "free_dispersion"] {
         assert_eq!(metrics[name], Value::Null, "{name}");
     }
+    assert_eq!(end["ledger"], Value::Null);
     assert_eq!(process["allocator"], json!({"name": "glibc", "version": null, "path": "/lib/libc.so.6"}));
     let functions = json!([
         {"name": "malloc", "calls": 2, "failed": 0, "bytes": 150}, {"name": "free", "calls": 2, "failed": 0, "bytes": 100}
@@ -189,4 +191,56 @@ fn long_timelines_are_folded_without_loss() {
     assert_eq!(timeline.allocations.iter().sum::<u64>(), 1500);
     assert_eq!(timeline.live_bytes.last(), Some(&1500));
     assert!(timeline.step_ns * timeline.live_bytes.len() as u64 > 1499 << 20);
+}
+
+#[test]
+fn the_ledger_is_of_the_last_look() {
+    let (start, pages) = (0x10_0000, 4 * 4096);
+    let heap = |resident| Region {
+        range: start..start + 8 * 4096,
+        kind: RegionKind::Heap,
+        resident_bytes: pages,
+        swapped_bytes: 0,
+        resident: std::iter::once(resident).collect(),
+    };
+    let look = |time, from| Residency { time, pid: 7, regions: vec![heap(from..from + pages)] };
+    let mut builder = ReportBuilder::new(None);
+    fill(&mut builder);
+    // Two blocks with three pages of free memory between them, of which what follows knows nothing.
+    builder.events(&[alloc(10, 7, start + 0x2a0, 100), alloc(11, 7, start + 0x3000 + 0x10, 8)]);
+    builder.residency(&look(12, start + 4096));
+    builder.residency(&look(13, start));
+    builder.events(&[Event { time: 14, pid: 7, tid: 7, op: Op::Exec }]);
+    assert!(builder.blame(Some(7), By::Site).is_none(), "another program, at which nobody looked");
+    let mut builder = ReportBuilder::new(None);
+    builder.mappings(0, 7, &[Mapping { start: 1, end: 2, path: "/lib/libc.so.6".into(), ..Mapping::default() }]);
+    builder.events(&[alloc(10, 7, start + 0x2a0, 100), alloc(11, 7, start + 0x3000 + 0x10, 8)]);
+    builder.residency(&look(12, start + 4096));
+    builder.residency(&look(13, start));
+    builder.events(&[free(14, 7, start + 0x2a0)]);
+    let (pid, blame) = builder.blame(None, By::Size).expect("was looked at");
+    assert_eq!((pid, blame.by, blame.at_ns, blame.source), (7, "size", 13, "blocks"));
+    assert_eq!((blame.trim_yield_bytes, blame.pages_by_owners[..3].to_vec()), (2 * 4096, vec![0, 1, 1]));
+    // The last block alone keeps a page; without it that joins the free pages before and behind.
+    assert_eq!((blame.sites[0].site.as_str(), blame.sites[0].release_bytes), ("up to 16 B", 4096));
+    assert_eq!((blame.sites[1].site.as_str(), blame.sites[1].release_bytes), ("65 to 128 B", 0));
+    let report = serde_json::to_value(builder.finish(RecordingMeta::default())).expect("serialisable");
+    let ledger = &report["processes"][0]["end"]["ledger"];
+    let sums = [
+        ("rss", pages),
+        ("free_pages", 2 * 4096),
+        ("requested", 108),
+        ("rounding_header", 16),
+        ("rounding_padding", 20),
+        ("metadata", 0x290),
+        ("free_in_pages_binned", 4096 - 0x290 - 0x70),
+        ("free_in_pages_top", 4096 - 0x20),
+        ("untouched", 0),
+        ("unexplained", 0),
+        ("at_ns", 13),
+    ];
+    for (name, sum) in sums {
+        assert_eq!(ledger[name], sum, "{name} in {ledger:#}");
+    }
+    assert_eq!(report["processes"][0]["blame"]["sites"][0]["release_bytes"], 4096);
 }

@@ -1,0 +1,32 @@
+//! What a heap held at a moment, kept while it goes on.
+
+use super::blocks::{Block, Blocks};
+use super::state::Heap;
+
+/// The blocks of a heap at a moment. Taking one costs time by 64 KiB regions, not by blocks: tables are shared until
+/// the heap changes them.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    blocks: Blocks,
+    older: Blocks,
+}
+
+impl Heap {
+    pub(super) fn snapshot(&mut self) -> Snapshot {
+        Snapshot { blocks: self.blocks.fork(), older: self.older.fork().into_blocks() }
+    }
+}
+
+impl Snapshot {
+    /// All blocks in order of their addresses, those that no event told of included.
+    pub fn sorted(&self) -> Vec<Block> {
+        let mut all = self.blocks.sorted();
+        if !self.older.is_empty() {
+            all.extend(self.older.sorted());
+            // Two sorted runs, which this sort merges in one go.
+            all.sort_by_key(|block| block.addr);
+            all.dedup_by_key(|block| block.addr);
+        }
+        all
+    }
+}

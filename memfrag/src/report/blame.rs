@@ -1,0 +1,251 @@
+//! Whose blocks keep free memory, as a document of its own and as a part of the report.
+
+use super::ledger::source_name;
+use super::moment::Moment;
+use super::sites::locate;
+use crate::analysis::blame::{self, Owner, Share};
+use crate::analysis::census::Source;
+use crate::analysis::partition::{AGES, Facts};
+use crate::analysis::{By, Key, Partition};
+use crate::heap::{Heap, Origin, OriginId};
+use crate::target::Mapping;
+use serde::Serialize;
+
+/// Owners named in the order in which to free them.
+const STEPS: usize = 5;
+
+/// The document of `memfrag blame`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Document {
+    /// Always `memfrag-blame`.
+    pub format: &'static str,
+    /// Version of the field names.
+    pub version: u32,
+    /// The recording.
+    pub file: String,
+    /// The process.
+    pub pid: u32,
+    /// Its short name; empty when unknown.
+    pub comm: String,
+    /// Its blame.
+    #[serde(flatten)]
+    pub blame: Blame,
+}
+
+/// The blame of one process's heap.
+#[derive(Clone, Debug, Serialize)]
+pub struct Blame {
+    /// By what blocks are told apart: `site`, `thread`, `size`, `age`, `module`.
+    pub by: &'static str,
+    /// When the pages were looked at.
+    pub at_ns: u64,
+    /// How the heap's layout is known; see [`super::ledger::Ledger::source`].
+    pub source: &'static str,
+    /// What trimming would return as it is.
+    pub trim_yield_bytes: u64,
+    /// Free bytes that are resident and that trimming leaves.
+    pub stuck_bytes: u64,
+    /// Of these, whole pages in the tops of arenas other than the main one, which no block pins.
+    pub kept_tops_bytes: u64,
+    /// Resident pages that trimming leaves, by how many owners reach into them: none first, then one; the last number
+    /// is of all pages with more.
+    pub pages_by_owners: Vec<u64>,
+    /// Live blocks that lie nowhere in the layout.
+    pub elsewhere_blocks: u64,
+    /// The owners, the largest release first.
+    pub sites: Vec<Blamed>,
+    /// An order in which to free owners, and what each step and those before it release together.
+    pub order: Vec<Step>,
+    /// What these numbers do not tell.
+    pub limits: Vec<&'static str>,
+}
+
+/// What one owner accounts for.
+#[derive(Clone, Debug, Serialize)]
+pub struct Blamed {
+    /// Its name: `file+offset` of a call site, or of what kind the owner is.
+    pub site: String,
+    /// `program`, or whose blocks it has else: `untracked`, `cached`, `allocator`.
+    pub kind: &'static str,
+    /// The function that calls, where it is known.
+    pub function: Option<String>,
+    /// Its source file.
+    pub file: Option<String>,
+    /// The line in it.
+    pub line: Option<u32>,
+    /// Return address of the call.
+    pub address: Option<u64>,
+    /// The file that holds it.
+    pub module: Option<String>,
+    /// Its offset in that file.
+    pub offset: Option<u64>,
+    /// Bytes that it holds.
+    pub live_bytes: u64,
+    /// Blocks that it holds.
+    pub live_blocks: u64,
+    /// Its share of the free bytes on the pages into which its blocks reach. All shares and `kept_tops_bytes` add up to
+    /// `stuck_bytes`.
+    pub stranded_bytes: u64,
+    /// What would be returned if its blocks were freed and the heap trimmed, less what trimming returns now. Not
+    /// additive: pages with several owners go only with the last of them.
+    pub release_bytes: i64,
+    /// What would join the top of an arena instead, which only `free` returns, above the trim threshold.
+    pub joins_top_bytes: u64,
+    /// `release_bytes` over `live_bytes`.
+    pub pin_amplification: Option<f64>,
+}
+
+/// A step of an order.
+#[derive(Clone, Debug, Serialize)]
+pub struct Step {
+    /// Whom to free.
+    pub site: String,
+    /// What it and those before release together.
+    pub release_bytes: i64,
+}
+
+/// A heap's origins, and where call sites lie.
+pub(super) struct Places<'a> {
+    pub(super) heap: &'a Heap,
+    pub(super) snapshots: &'a [Vec<Mapping>],
+}
+
+impl Facts for Places<'_> {
+    fn origin(&self, id: OriginId) -> Option<&Origin> {
+        self.heap.origin(id)
+    }
+
+    fn module(&self, site: u64) -> Option<String> {
+        locate(self.snapshots, site).map(|(module, _)| module)
+    }
+}
+
+/// Lays blame for a moment of a process; with `order`, also finds one in which to free owners.
+pub(super) fn of(moment: &Moment<'_>, by: By, places: &Places<'_>, order: bool) -> Blame {
+    let census = moment.census();
+    let pages = moment.pages();
+    let partition = Partition::new(by, &moment.blocks, moment.residency.time, places);
+    let found = blame::blame(&census, &pages, &partition);
+    let steps = if order { blame::order(&census, &pages, &partition, STEPS) } else { Vec::new() };
+    Blame {
+        by: name_of(by),
+        at_ns: moment.residency.time,
+        source: source_name(census.source()),
+        trim_yield_bytes: found.trim_yield_bytes,
+        stuck_bytes: found.stuck_bytes,
+        kept_tops_bytes: found.kept_tops_bytes,
+        pages_by_owners: found.pages_by_owners.to_vec(),
+        elsewhere_blocks: found.elsewhere.blocks,
+        sites: found.shares.iter().map(|share| Blamed::new(share, places.snapshots)).collect(),
+        order: steps
+            .iter()
+            .map(|step| Step { site: Name::of(&step.owner, places.snapshots).text, release_bytes: step.release_bytes })
+            .collect(),
+        limits: limits(census.source()),
+    }
+}
+
+impl Blamed {
+    fn new(share: &Share, snapshots: &[Vec<Mapping>]) -> Self {
+        let name = Name::of(&share.owner, snapshots);
+        Self {
+            site: name.text,
+            kind: name.kind,
+            function: None,
+            file: None,
+            line: None,
+            address: name.address,
+            module: name.module,
+            offset: name.offset,
+            live_bytes: share.live.bytes,
+            live_blocks: share.live.blocks,
+            stranded_bytes: share.stranded_bytes,
+            release_bytes: share.release_bytes,
+            joins_top_bytes: share.joins_top_bytes,
+            pin_amplification: share.amplification(),
+        }
+    }
+}
+
+/// What an owner is called.
+struct Name {
+    text: String,
+    kind: &'static str,
+    address: Option<u64>,
+    module: Option<String>,
+    offset: Option<u64>,
+}
+
+impl Name {
+    fn of(owner: &Owner, snapshots: &[Vec<Mapping>]) -> Self {
+        let named = |text: &str, kind| Self { text: text.to_owned(), kind, address: None, module: None, offset: None };
+        let key = match owner {
+            Owner::Allocator => return named("(the allocator's own data)", "allocator"),
+            Owner::Cached => return named("(freed blocks in threads' caches)", "cached"),
+            Owner::Untracked => return named("(blocks older than the trace)", "untracked"),
+            Owner::Key(key) => key,
+        };
+        match key {
+            Key::Site(address) => {
+                let place = locate(snapshots, *address);
+                let text = match &place {
+                    Some((module, offset)) => format!("{}+{offset:#x}", module.rsplit('/').next().unwrap_or(module)),
+                    None => format!("{address:#x}"),
+                };
+                let (module, offset) = place.unzip();
+                Self { address: Some(*address), module, offset, ..named(&text, "program") }
+            }
+            Key::Thread(tid) => named(&format!("thread {tid}"), "program"),
+            Key::Size(most) if *most <= 16 => named("up to 16 B", "program"),
+            Key::Size(most) => named(&format!("{} to {most} B", most / 2 + 1), "program"),
+            Key::Age(class) => named(age(*class), "program"),
+            Key::Module(Some(module)) => Self { module: Some(module.clone()), ..named(module, "program") },
+            Key::Module(None) => named("(in no known file)", "program"),
+        }
+    }
+}
+
+fn age(class: usize) -> &'static str {
+    const NAMES: [&str; AGES.len() + 1] = [
+        "younger than 10 ms",
+        "10 to 100 ms old",
+        "100 ms to 1 s old",
+        "1 to 10 s old",
+        "10 s to 1 min old",
+        "1 to 10 min old",
+        "10 min to 1 h old",
+        "older than 1 h",
+    ];
+    NAMES[class.min(NAMES.len() - 1)]
+}
+
+const fn name_of(by: By) -> &'static str {
+    match by {
+        By::Site => "site",
+        By::Thread => "thread",
+        By::Size => "size",
+        By::Age => "age",
+        By::Module => "module",
+    }
+}
+
+fn limits(source: Source) -> Vec<&'static str> {
+    let mut limits = vec![
+        "releases do not add up: a page with several owners goes only with the last of them",
+        "blocks freed for real first fill each thread's cache (7 of a size), and those stay",
+        "freed now is not never allocated: without these calls the other blocks would lie elsewhere",
+        "blocks older than the trace have no call site and stand as one owner",
+    ];
+    match source {
+        Source::Walk => {}
+        Source::Blocks => limits.push(
+            "the layout is made from the live blocks: freed blocks in caches and blocks older than the trace, where no \
+             walk of the heap told of them, count as free",
+        ),
+        Source::Unknown => {
+            limits[1] = "how this allocator lays out its memory is not known: a release is the pages without a block \
+                         of others, the most that it could return";
+        }
+    }
+    limits
+}

@@ -1,0 +1,98 @@
+//! The last moment at which it was seen which pages of a process were resident, with the heap as it was then.
+
+use crate::analysis::census::{Census, Source};
+use crate::analysis::metrics;
+use crate::analysis::{Ledger, ResidentPages, reconstruct};
+use crate::glibc::Layout;
+use crate::heap::{Block, Snapshot};
+use crate::target::Residency;
+use std::collections::HashMap;
+
+/// What was seen last of each process, by its index.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    looks: HashMap<usize, Look>,
+}
+
+#[derive(Debug, Default)]
+struct Look {
+    /// How often the process had become another program: what was seen of the one before is of no use.
+    execs: u64,
+    pages: Option<(Residency, Snapshot)>,
+    walk: Option<(u64, Layout, Snapshot)>,
+}
+
+impl Looks {
+    fn of(&mut self, process: usize, execs: u64) -> &mut Look {
+        let look = self.looks.entry(process).or_default();
+        if look.execs != execs {
+            *look = Look { execs, ..Look::default() };
+        }
+        look
+    }
+
+    /// The pages of a process were looked at.
+    pub(super) fn pages(&mut self, process: usize, execs: u64, residency: &Residency, heap: Snapshot) {
+        self.of(process, execs).pages = Some((residency.clone(), heap));
+    }
+
+    /// The heap of a process was walked at `time`.
+    pub(super) fn walk(&mut self, process: usize, execs: u64, time: u64, layout: &Layout, heap: Snapshot) {
+        self.of(process, execs).walk = Some((time, layout.clone(), heap));
+    }
+
+    /// The last moment of a process whose pages were seen at all. Unless the heap was walked at that moment, the layout is made from the
+    /// blocks if it is glibc's.
+    pub(super) fn moment(&self, process: usize, execs: u64, is_glibc: bool) -> Option<Moment<'_>> {
+        let look = self.looks.get(&process).filter(|look| look.execs == execs)?;
+        let (residency, heap) = look.pages.as_ref()?;
+        let moment = |blocks, layout, source| Moment { residency, blocks, layout, source };
+        Some(match &look.walk {
+            Some((time, layout, heap)) if *time == residency.time => {
+                moment(heap.sorted(), layout.clone(), Source::Walk)
+            }
+            _ if is_glibc => {
+                let blocks = heap.sorted();
+                let layout = reconstruct::layout(&blocks, residency);
+                moment(blocks, layout, Source::Blocks)
+            }
+            _ => moment(heap.sorted(), Layout::default(), Source::Unknown),
+        })
+    }
+}
+
+/// A process at a moment: its blocks, its resident pages, and how its heap is laid out.
+#[derive(Debug)]
+pub(super) struct Moment<'a> {
+    pub(super) residency: &'a Residency,
+    pub(super) blocks: Vec<Block>,
+    layout: Layout,
+    source: Source,
+}
+
+impl Moment<'_> {
+    /// The chunks and the blocks in them.
+    pub(super) fn census(&self) -> Census<'_> {
+        match self.source {
+            Source::Unknown => Census::bare(&self.blocks, self.residency),
+            source => Census::new(&self.layout, &self.blocks, self.residency, source),
+        }
+    }
+
+    /// The resident pages.
+    pub(super) fn pages(&self) -> ResidentPages {
+        ResidentPages::new(self.residency)
+    }
+
+    /// The moment as measures of fragmentation take it. A layout that was made from the blocks is held back: in it
+    /// cached chunks are free ones.
+    pub(super) fn look<'a>(&'a self, resident: &'a ResidentPages) -> metrics::Look<'a> {
+        let layout = (self.source == Source::Walk).then_some(&self.layout);
+        metrics::Look { blocks: &self.blocks, layout, resident }
+    }
+
+    /// Where its resident bytes go.
+    pub(super) fn ledger(&self) -> Ledger {
+        Ledger::new(&self.census(), self.residency, None)
+    }
+}
