@@ -30,7 +30,7 @@ impl Churn {
 
     fn reaches(&mut self, step: &str) -> Result<()> {
         let file = self.dir.join(step);
-        until("the program comes to its next step", Duration::from_secs(60), || {
+        until("the program comes to its next step", Duration::from_mins(1), || {
             ensure!(self.running.alive()?, "it ended: {}", self.running.stderr()?);
             Ok(file.exists())
         })
@@ -50,7 +50,7 @@ impl Churn {
         self.may("stop")?;
         self.reaches("done")?;
         memfrag_at_work.signal(libc::SIGINT)?;
-        let ended = memfrag_at_work.wait(Duration::from_secs(60))?;
+        let ended = memfrag_at_work.wait(Duration::from_mins(1))?;
         ensure!(ended.code() == 0, "status {}; it wrote:\n{}", ended.code(), ended.stderr);
         let pid = self.running.pid().to_string();
         let heap = process::run(&mut memfrag(&["heap", "--json", "--pid", &pid])?)?.success()?;
