@@ -69,8 +69,13 @@ pub(crate) struct Service {
 impl Service {
     /// Starts it with its files in `dir`.
     pub(crate) fn start(dir: &Path, name: &str) -> Result<Self> {
+        Self::start_with(dir, name, "2")
+    }
+
+    /// As [`Service::start`], with so many threads.
+    pub(crate) fn start_with(dir: &Path, name: &str, threads: &str) -> Result<Self> {
         let status = dir.join(name);
-        let mut running = Running::start(Command::new(place::program("loop_forever")?).arg(&status).arg("2"))?;
+        let mut running = Running::start(Command::new(place::program("loop_forever")?).arg(&status).arg(threads))?;
         until("the service works", Duration::from_secs(30), || {
             ensure!(running.alive()?, "it ended at once");
             Ok(state(&status).is_ok_and(|state| state.1 > 0))

@@ -13,4 +13,5 @@ mod heap_bad_input;
 mod heap_walk;
 mod pages;
 mod real_programs;
+mod trim;
 mod truth;

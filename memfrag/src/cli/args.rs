@@ -189,6 +189,9 @@ pub(super) struct TrimArgs {
     /// How long such a thread is looked for, and how long the call may wait for a lock of malloc's.
     #[arg(long, value_parser = parse_duration, value_name = "TIME", default_value = "5s", requires = "apply")]
     pub(super) timeout: Duration,
+    /// Apply so many times: for tests.
+    #[arg(long, value_name = "TIMES", default_value = "1", requires = "apply", hide = true)]
+    pub(super) repeat: u32,
     /// Print one JSON document.
     #[arg(long)]
     pub(super) json: bool,

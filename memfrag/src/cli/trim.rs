@@ -14,7 +14,13 @@ pub(super) fn run(args: &TrimArgs) -> Result<u8> {
     let walker = Walker::new(args.pid)?;
     let (walk, pages) = walker.with_pages(true)?;
     let predicted = TrimYield::of_walk(&walk, &pages);
-    let trimmed = if args.apply { Some(inject::trim(args.pid, args.timeout)?) } else { None };
+    let mut trimmed = None;
+    if args.apply {
+        trimmed = Some(inject::trim(args.pid, walker.allocator(), args.timeout)?);
+        for _ in 1..args.repeat {
+            inject::trim(args.pid, walker.allocator(), args.timeout)?;
+        }
+    }
     let report = TrimReport::new(&process, &walker, &walk, &predicted, trimmed.as_ref());
     let mut out = BufWriter::new(io::stdout().lock());
     if args.json {

@@ -343,6 +343,12 @@ impl<'data> Image<'data> {
         Some(&rest[..rest.len().min(usize::try_from(segment.size - within).ok()?)])
     }
 
+    /// The virtual addresses of a section; `None` when there is none of this name.
+    pub fn section_range(&self, name: &str) -> Option<Range<u64>> {
+        let section = self.file.section_by_name(name)?;
+        Some(section.address()..section.address().checked_add(section.size())?)
+    }
+
     /// The bytes of a section, uncompressed as it stands; empty when there is none of this name.
     pub fn section(&self, name: &str) -> &'data [u8] {
         self.file.section_by_name(name).and_then(|section| section.data().ok()).unwrap_or_default()

@@ -2,12 +2,19 @@
 //!
 //! While a function of malloc's is at work, its return address lies on the thread's stack, or the thread's next
 //! instruction is malloc's. So a thread is outside where neither is so: no word from its stack pointer up to the
-//! stack's end is the address behind a call instruction of malloc's. Words that earlier calls left behind look the
-//! same; such a thread is passed over, though it may be fit. What signal handlers interrupt has no return address, and
-//! may lie on another stack: a thread whose stack holds what the kernel puts there for a handler is passed over, too.
+//! stack's end is the address behind a call instruction of malloc's. What signal handlers interrupt has no return
+//! address, and may lie on another stack: a thread whose stack holds what the kernel puts there for a handler is passed
+//! over.
+//!
+//! Words that earlier calls left behind look like return addresses. Of a thread that waits in a system call, most can
+//! be told apart by what the call instruction calls. Were malloc at work, then one of the words, that of its innermost
+//! function, would belong to a call out of malloc, and what is called there would be at work now. That cannot be
+//! `munmap`, say, which is in no other system call than its own, nor `memset`, which is in none. Words of calls from
+//! malloc into malloc are not the innermost. If no other words are found, malloc is not at work. A thread for which
+//! neither proof succeeds is passed over.
 
 use super::tracee::Tracee;
-use super::x86_64::{self, Registers};
+use super::x86_64::{self, Registers, Wait};
 use crate::target::allocator::Allocator;
 use crate::target::elf::{ElfError, Image};
 use crate::target::file::MappedFile;
@@ -15,7 +22,8 @@ use crate::target::maps::MapLine;
 use std::ops::Range;
 
 /// Functions of malloc's own object file, which the linker keeps in one piece.
-const MALLOC: [&str; 19] = [
+const MALLOC: [&str; 20] = [
+    "__default_morecore",
     "aligned_alloc",
     "calloc",
     "cfree",
@@ -39,6 +47,11 @@ const MALLOC: [&str; 19] = [
 /// They hold all of malloc's locks for a while.
 const FORK: [&str; 4] = ["fork", "_Fork", "vfork", "__libc_fork"];
 
+/// Functions that malloc calls and that make no system call, or none in which programs wait.
+const HARMLESS: [&str; 9] = ["brk", "getrandom", "madvise", "mmap", "mprotect", "mremap", "munmap", "sbrk", "__mmap"];
+/// The function in which malloc waits for its locks, and does nothing else.
+const LOCK: &str = "__lll_lock_wait_private";
+
 /// The largest stack that is searched.
 const STACK_MAX: u64 = 8 << 20;
 
@@ -51,8 +64,13 @@ pub(super) struct Code {
     pub(super) errno: u64,
     /// An instruction that traps.
     pub(super) trap: u64,
-    /// Where no return address may lead to: malloc's code, and fork's.
+    /// Where no return address may lead to: malloc's code, and fork's, which holds all of malloc's locks for a while.
     forbidden: Vec<Range<u64>>,
+    /// Functions whose being called by malloc means nothing while a thread waits: [`HARMLESS`], and the stubs through
+    /// which malloc calls functions that only work on memory.
+    harmless: Vec<Range<u64>>,
+    /// The same of [`LOCK`], while a thread waits for anything but a lock.
+    lock: Vec<Range<u64>>,
     /// The code of the loader, which may be at work on libc itself.
     loader: Vec<Range<u64>>,
     /// All code.
@@ -133,6 +151,22 @@ impl Code {
             let start = there(range.start)?;
             Some(start..start + (range.end - range.start))
         });
+        let named = |wanted: &dyn Fn(&str) -> bool| {
+            let found = functions.iter().filter(|function| wanted(function.name));
+            let ranges = found.filter_map(|function| {
+                let start = there(function.address)?;
+                Some(start..start + function.size.max(1))
+            });
+            ranges.collect::<Vec<_>>()
+        };
+        let stubs = [".plt", ".plt.sec", ".plt.got"].into_iter().filter_map(|name| {
+            let section = image.section_range(name)?;
+            let start = there(section.start)?;
+            Some(start..start + (section.end - section.start))
+        });
+        let mut harmless = named(&|name| HARMLESS.contains(&name));
+        harmless.extend(stubs);
+        let lock = named(&|name| name == LOCK);
         let range = |line: &MapLine| line.start..line.end;
         let is_loader = |line: &&MapLine| {
             line.path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("ld-linux"))
@@ -142,6 +176,8 @@ impl Code {
             errno,
             trap,
             forbidden: forbidden.collect(),
+            harmless,
+            lock,
             loader: map.iter().filter(is_code).filter(is_loader).map(range).collect(),
             executable: map.iter().filter(|line| line.executable).map(range).collect(),
             writable: map.iter().filter(|line| line.writable).map(range).collect(),
@@ -165,11 +201,11 @@ impl Code {
         if sp % 8 != 0 || stack.end - sp > STACK_MAX || sp - stack.start < x86_64::STACK {
             return Err(Unfit::Stack);
         }
-        self.search(tracee, sp..stack.end)
+        self.search(tracee, sp..stack.end, registers.wait())
     }
 
     /// Searches a stack for return addresses into the allocator, and for what a signal handler returns to.
-    fn search(&self, tracee: &Tracee, stack: Range<u64>) -> Result<(), Unfit> {
+    fn search(&self, tracee: &Tracee, stack: Range<u64>, wait: Wait) -> Result<(), Unfit> {
         let mut bytes = vec![0; (stack.end - stack.start) as usize];
         if tracee.read(stack.start, &mut bytes) != bytes.len() {
             return Err(Unfit::Stack);
@@ -187,11 +223,26 @@ impl Code {
             if code[8..] == x86_64::SIGNAL_RETURN {
                 return Err(Unfit::SignalOnStack);
             }
-            if within(&self.forbidden, word) && x86_64::ends_with_call(before) {
+            if within(&self.forbidden, word)
+                && x86_64::ends_with_call(before)
+                && !self.is_left_behind(x86_64::call_target(before, word), wait)
+            {
                 return Err(Unfit::AllocatorOnStack);
             }
         }
         Ok(())
+    }
+
+    /// Whether the word behind a call of `target` by malloc cannot be the return address of malloc's innermost function
+    /// at work, while the thread waits.
+    fn is_left_behind(&self, target: Option<u64>, wait: Wait) -> bool {
+        let Some(target) = target else { return false };
+        let harmless = within(&self.forbidden, target) || within(&self.harmless, target);
+        match wait {
+            Wait::None => false,
+            Wait::Lock => harmless,
+            Wait::Event => harmless || within(&self.lock, target),
+        }
     }
 }
 

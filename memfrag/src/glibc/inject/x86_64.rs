@@ -39,6 +39,23 @@ const NO_CALL: u64 = u64::MAX;
 /// mprotect, madvise, mremap; `rt_sigreturn`; fork, vfork, clone, clone3, execve, exit, `exit_group`.
 const UNSAFE_CALLS: [u64; 14] = [9, 10, 11, 12, 15, 25, 28, 56, 57, 58, 59, 60, 231, 435];
 const FUTEX: u64 = 202;
+/// System calls in which programs wait, and which malloc's code cannot be in, save through functions that are not in
+/// [`place`](super::place)'s list of harmless ones: read, poll, readv, select, pause, nanosleep, accept, recvfrom,
+/// recvmsg, wait4, flock, `rt_sigtimedwait`, `rt_sigsuspend`, `restart_syscall`, `clock_nanosleep`, `epoll_wait`,
+/// waitid, pselect6, ppoll, `epoll_pwait`, accept4, `io_uring_enter`, `epoll_pwait2`.
+const WAITS: [u64; 23] =
+    [0, 7, 19, 23, 34, 35, 43, 45, 47, 61, 73, 128, 130, 219, 230, 232, 247, 270, 271, 281, 288, 426, 441];
+
+/// What a thread waits for in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Nothing, or something that is not known.
+    None,
+    /// A lock, or what locks are made of.
+    Lock,
+    /// Input, a time, a child, a signal.
+    Event,
+}
 
 /// All registers of a thread that stands still.
 #[derive(Clone, Debug)]
@@ -76,6 +93,15 @@ impl Registers {
     /// Whether the thread is in a system call that malloc may make with its state half changed.
     pub(super) fn in_unsafe_call(&self) -> bool {
         UNSAFE_CALLS.contains(&self.general[ORIG_RAX])
+    }
+
+    /// In what kind of wait the thread is.
+    pub(super) fn wait(&self) -> Wait {
+        match self.general[ORIG_RAX] {
+            FUTEX => Wait::Lock,
+            call if WAITS.contains(&call) => Wait::Event,
+            _ => Wait::None,
+        }
     }
 
     /// Whether the thread is in a system call, or runs code of its own.
@@ -135,6 +161,15 @@ pub(super) fn ends_with_call(before: [u8; 8]) -> bool {
     (2..=7).any(|size| before[8 - size] == 0xff && before[8 - size + 1] >> 3 & 7 == 2)
 }
 
+/// Where the call instruction leads to that ends where these bytes do, if it names that itself. `behind` is the address
+/// behind it.
+pub(super) fn call_target(before: [u8; 8], behind: u64) -> Option<u64> {
+    let [.., a, b, c, d] = before;
+    let through_register = (2..=7).any(|size| before[8 - size] == 0xff && before[8 - size + 1] >> 3 & 7 == 2);
+    let distance = i64::from(i32::from_le_bytes([a, b, c, d]));
+    (before[3] == 0xe8 && !through_register).then(|| behind.wrapping_add_signed(distance))
+}
+
 fn general(tracee: &Tracee) -> Result<[u64; COUNT], ProcessError> {
     let mut bytes = [0; COUNT * 8];
     tracee.registers(GENERAL, &mut bytes)?;
@@ -168,5 +203,8 @@ mod tests {
         assert!(!ends_with_call([0, 0, 0, 0, 0, 0, 0xff, 0xe0]));
         assert!(!ends_with_call([0, 0, 0, 0, 0, 0, 0xff, 0x30]));
         assert!(!ends_with_call([0x90; 8]));
+        assert_eq!(call_target([0, 0, 0, 0xe8, 0x10, 0, 0, 0], 0x1000), Some(0x1010));
+        assert_eq!(call_target([0, 0, 0, 0xe8, 0xf0, 0xff, 0xff, 0xff], 0x1000), Some(0xff0));
+        assert_eq!(call_target([0, 0, 0, 0xe8, 0, 0, 0xff, 0xd0], 0x1000), None);
     }
 }
