@@ -14,7 +14,7 @@ mod tracee;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-use crate::target::allocator::{Allocator, AllocatorKind, Cache, of_process};
+use crate::target::allocator::Allocator;
 use crate::target::memory;
 use crate::target::process::{self, ProcessError};
 use place::{Code, Unfit};
@@ -51,16 +51,8 @@ pub enum TrimError {
     /// It cannot be looked at, or has gone.
     #[error(transparent)]
     Process(#[from] ProcessError),
-    /// Its allocator is not glibc's.
-    #[error("process {pid} uses {found}, and malloc_trim is glibc's: nothing to call")]
-    NotGlibc {
-        /// The process.
-        pid: u32,
-        /// What it uses.
-        found: String,
-    },
     /// The file lacks the function.
-    #[error("{path} of process {pid} has no malloc_trim that could be called")]
+    #[error("{path} of process {pid} shows no malloc_trim that could be called; the shared library of glibc does")]
     NoFunction {
         /// The process.
         pid: u32,
@@ -111,7 +103,7 @@ pub enum TrimError {
     },
 }
 
-/// Lets a thread of a process call `malloc_trim(0)`.
+/// Lets a thread of a process call `malloc_trim(0)` of its glibc, which is `allocator`.
 ///
 /// `patience` is for how long a thread at a fit place is looked for, and then again how long the call may wait for
 /// locks. The signals that end a program are kept from the calling thread meanwhile: a thread of another process must
@@ -119,9 +111,7 @@ pub enum TrimError {
 ///
 /// # Errors
 /// See [`TrimError`].
-pub fn trim(pid: u32, patience: Duration) -> Result<Trimmed, TrimError> {
-    let allocators = of_process(pid, &mut Cache::default())?;
-    let allocator = glibc(pid, &allocators)?;
+pub fn trim(pid: u32, allocator: &Allocator, patience: Duration) -> Result<Trimmed, TrimError> {
     guarded(pid)?;
     let quiet = Quiet::new();
     // The kernel knows a tracer by its thread, and lets go all that a thread traced when it ends.
@@ -136,18 +126,6 @@ pub fn trim(pid: u32, patience: Duration) -> Result<Trimmed, TrimError> {
     });
     drop(quiet);
     result
-}
-
-/// The glibc that serves the process's calls.
-fn glibc(pid: u32, allocators: &[Allocator]) -> Result<&Allocator, TrimError> {
-    match allocators.first() {
-        Some(first) if first.kind == AllocatorKind::Glibc => Ok(first),
-        Some(first) => {
-            let found = format!("{} ({})", first.kind, first.path.display());
-            Err(TrimError::NotGlibc { pid, found })
-        }
-        None => Err(TrimError::NotGlibc { pid, found: "no allocator that is known".to_owned() }),
-    }
 }
 
 /// Refuses processes in which the call would go wrong.

@@ -2,6 +2,7 @@
 
 use super::elf::{ElfError, Image};
 use super::file::MappedFile;
+use super::link_map;
 use super::maps::MapLine;
 use super::process::{self, ProcessError};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -188,7 +189,10 @@ pub fn of_process(pid: u32, cache: &mut Cache) -> Result<Vec<Allocator>, Process
             Err(_) => {}
         }
     }
-    let order = binding_order(&files, program, &preloaded(pid));
+    let order = match loaded(pid, &map, &opened) {
+        Some(order) => order,
+        None => binding_order(&files, program, &preloaded(pid)),
+    };
     let allocators = order.into_iter().filter_map(|at| {
         let facts = &files[at].1;
         let (kind, version) = facts.allocator.clone()?;
@@ -204,6 +208,23 @@ pub fn of_process(pid: u32, cache: &mut Cache) -> Result<Vec<Allocator>, Process
         })
     });
     Ok(allocators.collect())
+}
+
+/// The order in which the loader searches the files by its own account, where it has one: a program may overwrite the
+/// environment that it was started with, and what was preloaded cannot be seen there any more.
+fn loaded(pid: u32, map: &[MapLine], files: &[(&MapLine, PathBuf)]) -> Option<Vec<usize>> {
+    let sections = link_map::dynamic_sections(pid)?;
+    let position = |section: u64| {
+        let line = map.iter().find(|line| (line.start..line.end).contains(&section))?;
+        files.iter().position(|(file, _)| (file.device, file.inode) == (line.device, line.inode))
+    };
+    let mut order: Vec<usize> = Vec::new();
+    for at in sections.into_iter().filter_map(position).chain(0..files.len()) {
+        if !order.contains(&at) {
+            order.push(at);
+        }
+    }
+    Some(order)
 }
 
 /// The names of the libraries that were preloaded into a process, by its environment or the machine's file.

@@ -5,7 +5,7 @@ use object::elf::{
     ELFCLASS32, ELFCLASS64, EM_X86_64, ET_DYN, ET_EXEC, FileHeader64, STB_GLOBAL, STB_WEAK, STT_FUNC, STT_GNU_IFUNC,
     STT_NOTYPE,
 };
-use object::read::elf::{Dyn as _, ElfFile, FileHeader as _, ProgramHeader as _, Sym as _, SymbolTable};
+use object::read::elf::{Dyn as _, ElfFile, FileHeader as _, ProgramHeader as _, Sym as _};
 use object::{
     Endianness, Object as _, ObjectSection as _, ObjectSymbol as _, ObjectSymbolTable as _, RelocationTarget,
 };
@@ -267,26 +267,22 @@ impl<'data> Image<'data> {
         self.has_symbols = has_symbols;
     }
 
-    /// The functions that the file defines for others, by address; where it has no such table, as a static program, all
-    /// functions that it names.
+    /// The functions that the file defines for others, by address; none in a static program.
     pub fn functions(&self) -> Vec<Function<'data>> {
-        let read = |table: &SymbolTable<'data, FileHeader64<Endianness>>| {
-            let functions =
-                table.iter().filter(|symbol| symbol.st_type() == STT_FUNC && !symbol.is_undefined(Endianness::Little));
-            let mut functions: Vec<Function<'data>> = functions
-                .filter_map(|symbol| {
-                    Some(Function {
-                        name: str::from_utf8(symbol.name(Endianness::Little, table.strings()).ok()?).ok()?,
-                        address: symbol.st_value(Endianness::Little),
-                        size: symbol.st_size(Endianness::Little),
-                    })
+        let table = self.file.elf_dynamic_symbol_table();
+        let defined =
+            table.iter().filter(|symbol| symbol.st_type() == STT_FUNC && !symbol.is_undefined(Endianness::Little));
+        let mut functions: Vec<Function<'data>> = defined
+            .filter_map(|symbol| {
+                Some(Function {
+                    name: str::from_utf8(symbol.name(Endianness::Little, table.strings()).ok()?).ok()?,
+                    address: symbol.st_value(Endianness::Little),
+                    size: symbol.st_size(Endianness::Little),
                 })
-                .collect();
-            functions.sort_by_key(|function| (function.address, function.name));
-            functions
-        };
-        let dynamic = read(self.file.elf_dynamic_symbol_table());
-        if dynamic.is_empty() { read(self.file.elf_symbol_table()) } else { dynamic }
+            })
+            .collect();
+        functions.sort_by_key(|function| (function.address, function.name));
+        functions
     }
 
     /// Whether the file defines `malloc`, so that its callers may get its blocks.

@@ -5,6 +5,7 @@ pub mod command;
 pub mod elf;
 pub mod file;
 pub mod library;
+pub mod link_map;
 pub mod loader_cache;
 pub mod maps;
 pub mod memory;
