@@ -142,12 +142,7 @@ fn under_an_allocating_load() -> Result<()> {
 fn undisturbed(mode: &str) -> Result<()> {
     let program = ready(Command::new(place::program("waits")?).arg(mode))?;
     for _ in 0..20 {
-        let mut program_is_there = trim(program.pid(), &["--apply"])?;
-        if program_is_there.code() != 0 {
-            program_is_there.stderr.push_str(&format!("(mode {mode})"));
-            program_is_there.success()?;
-            break;
-        }
+        trim(program.pid(), &["--apply"])?.success().with_context(|| format!("{mode}: {:?}", program.pid()))?;
     }
     program.signal(libc::SIGTERM)?;
     program.wait(process::LIMIT)?.success().with_context(|| format!("{mode}: it was disturbed"))?;
