@@ -21,22 +21,25 @@ pub(super) struct Mapped {
 
 /// Looks for mapped chunks at the beginnings of pages.
 ///
-/// Neighbouring mappings show as one, whatever made them, so every page that no chunk covers is looked at. `ranges`
-/// are anonymous memory in which no arena lies.
+/// Neighbouring mappings show as one, whatever made them, so every page that no chunk covers is looked at, unless
+/// nothing was ever written there. `ranges` are anonymous memory by address in which no arena lies.
 pub(super) fn find(memory: &impl Memory, ranges: &[Range<u64>], offsets: &Offsets) -> Mapped {
     let mut found = Mapped::default();
     let mut bytes = Vec::new();
-    for range in ranges {
-        let mut at = range.start;
+    let populated = memory.populated(ranges);
+    let mut at = 0;
+    for run in populated {
+        let Some(range) = ranges.get(ranges.partition_point(|range| range.end <= run.start)) else { break };
+        at = run.start.max(at);
         // A chunk is often followed by another one: look at one page, then at more and more.
         let mut pages = 1;
-        while at < range.end {
-            let addresses: Vec<u64> = (at..range.end).step_by(PAGE as usize).take(pages).collect();
+        while at < run.end {
+            let addresses: Vec<u64> = (at..run.end).step_by(PAGE as usize).take(pages).collect();
             bytes.clear();
             bytes.resize(addresses.len() * HEADER as usize, 0);
             memory.gather(&addresses, HEADER as usize, &mut bytes);
             let chunk = addresses.iter().zip(bytes.chunks_exact(HEADER as usize)).find_map(|(&start, header)| {
-                let total = whole(header, range.end - start, offsets)?;
+                let total = whole(header, range.end.saturating_sub(start), offsets)?;
                 Some((start, total))
             });
             if let Some((start, total)) = chunk {
@@ -86,4 +89,89 @@ fn inner(memory: &impl Memory, start: u64, total: u64, offsets: &Offsets) -> Map
             .then_some(MappedChunk { address: chunk, bytes: total - distance })
     });
     found.unwrap_or(MappedChunk { address: start, bytes: total })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::glibc::memory::fake::Fake;
+    use crate::glibc::version::Version;
+    use proptest::prelude::*;
+
+    const START: u64 = 0x7f00_0000_0000;
+
+    fn offsets(minor: u16) -> &'static Offsets {
+        Version { major: 2, minor }.offsets().expect("known")
+    }
+
+    /// Memory of so many pages, with chunks of so many pages in it.
+    fn memory(pages: u64, chunks: &[(u64, u64)], offsets: &Offsets) -> Fake {
+        let mut memory = Fake::default();
+        memory.map(START, (pages * PAGE) as usize);
+        for &(page, pages) in chunks {
+            memory.set(START + page * PAGE + 8, (pages * PAGE - offsets.mapped_tail) | MAPPED);
+        }
+        memory
+    }
+
+    fn ranges(pages: u64) -> Vec<Range<u64>> {
+        std::iter::once(START..START + pages * PAGE).collect()
+    }
+
+    #[test]
+    fn chunks_are_found_among_other_mappings() {
+        for minor in [31, 43] {
+            let chunks = [(3, 40), (43, 100), (200, 1)];
+            let memory = memory(300, &chunks, offsets(minor));
+            let found = find(&memory, &ranges(300), offsets(minor));
+            let expected =
+                chunks.map(|(page, pages)| MappedChunk { address: START + page * PAGE, bytes: pages * PAGE }).to_vec();
+            assert_eq!(found, Mapped { chunks: expected, bytes: 141 * PAGE });
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_none() {
+        let offsets = offsets(36);
+        // Longer than its mapping; not of whole pages; with another flag; nothing.
+        for word in [(301 * PAGE) | MAPPED, (2 * PAGE + 16) | MAPPED, (2 * PAGE) | MAPPED | 1, MAPPED, u64::MAX] {
+            let mut memory = memory(300, &[], offsets);
+            memory.set(START + 8, word);
+            assert_eq!(find(&memory, &ranges(300), offsets), Mapped::default(), "{word:#x}");
+        }
+        let mut memory = memory(300, &[(0, 2)], offsets);
+        memory.set(START, 16);
+        assert_eq!(find(&memory, &ranges(300), offsets), Mapped::default());
+    }
+
+    #[test]
+    fn an_aligned_block_begins_inside_its_mapping() {
+        for minor in [36, 43] {
+            let offsets = offsets(minor);
+            let mut memory = memory(100, &[(0, 100)], offsets);
+            // What memalign leaves: the first header as it was, another one before the block.
+            let block = (START + 32).next_multiple_of(1 << 16) + (1 << 16);
+            let distance = block - HEADER - START;
+            memory.set(block - 16, distance);
+            memory.set(block - 8, (100 * PAGE - distance - offsets.mapped_tail) | MAPPED);
+            let chunk = MappedChunk { address: block - HEADER, bytes: 100 * PAGE - distance };
+            assert_eq!(find(&memory, &ranges(100), offsets), Mapped { chunks: vec![chunk], bytes: 100 * PAGE });
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_memory_is_searched(words in proptest::collection::vec((0u64..40, any::<u64>(), 0u64..64), 0..60), minor in 31u16..44) {
+            let mut memory = memory(40, &[], offsets(minor));
+            for (page, word, small) in words {
+                memory.set(START + page * PAGE + 8, (small * PAGE) | MAPPED);
+                memory.set(START + page * PAGE + (word % 500) * 8, word);
+            }
+            let found = find(&memory, &ranges(40), offsets(minor));
+            prop_assert!(found.bytes <= 40 * PAGE);
+            for pair in found.chunks.windows(2) {
+                prop_assert!(pair[0].address + pair[0].bytes <= pair[1].address);
+            }
+        }
+    }
 }

@@ -1,7 +1,9 @@
 //! Reading the memory of another process.
 
+use crate::target::residency;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::sync::OnceLock;
 
@@ -21,6 +23,12 @@ pub trait Memory {
         let mut bytes = [0; 8];
         self.read(address, &mut bytes)?;
         Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// The parts of these ranges of anonymous memory, by address, in which something other than zeros may lie: reading
+    /// the rest would only make the system fill page tables. All of them, where that cannot be learned.
+    fn populated(&self, ranges: &[Range<u64>]) -> Vec<Range<u64>> {
+        ranges.to_vec()
     }
 
     /// Reads what lies at each of the addresses, `size` bytes each, into `bytes`, one behind the other; what cannot
@@ -87,6 +95,10 @@ impl ProcessMemory {
 }
 
 impl Memory for ProcessMemory {
+    fn populated(&self, ranges: &[Range<u64>]) -> Vec<Range<u64>> {
+        residency::populated(self.pid, ranges).unwrap_or_else(|_| ranges.to_vec())
+    }
+
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Unreadable> {
         let mut done = 0;
         while done < bytes.len() {

@@ -8,7 +8,7 @@ use super::version::Offsets;
 use crate::target::residency::PAGE;
 use std::ops::Range;
 
-/// Bytes read at once.
+/// Bytes read at once, at most.
 const WINDOW: u64 = 1 << 20;
 /// A previous chunk is in use.
 const PREVIOUS_USED: u64 = 1;
@@ -41,11 +41,13 @@ pub(super) struct Stream<'a, M> {
     memory: &'a M,
     window: Vec<u8>,
     start: u64,
+    /// Bytes to read next.
+    reach: u64,
 }
 
 impl<'a, M: Memory> Stream<'a, M> {
     pub(super) fn new(memory: &'a M) -> Self {
-        Self { memory, window: Vec::new(), start: 0 }
+        Self { memory, window: Vec::new(), start: 0, reach: PAGE }
     }
 
     /// `size` bytes at `at`, which lie before `limit`; what follows them up to there may be read along.
@@ -57,7 +59,10 @@ impl<'a, M: Memory> Stream<'a, M> {
         let range = if let Some(range) = held(self) {
             range
         } else {
-            let length = limit.saturating_sub(at).min(WINDOW).max(size as u64);
+            // Where a chunk led beyond the window, little of what follows may be needed.
+            let follows = at <= self.start.saturating_add(self.window.len() as u64);
+            self.reach = if follows { (self.reach * 2).min(WINDOW) } else { PAGE };
+            let length = limit.saturating_sub(at).min(self.reach).max(size as u64);
             self.window.clear();
             self.window.resize(length as usize, 0);
             self.start = at;

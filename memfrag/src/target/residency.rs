@@ -171,6 +171,30 @@ impl Residency {
     }
 }
 
+/// The parts of some ranges of a process's private memory whose pages are in memory or swapped out. All else there
+/// holds zeros, or what a file says.
+///
+/// # Errors
+/// As [`Residency::read`].
+pub fn populated(pid: u32, ranges: &[Range<u64>]) -> Result<Vec<Range<u64>>, ProcessError> {
+    let failed = |source| process::failed(pid, "the page tables", source);
+    let pagemap = File::open(format!("/proc/{pid}/pagemap")).map_err(failed)?;
+    let mut runs: Vec<Range<u64>> = Vec::new();
+    let mut push = |run: Range<u64>| match runs.last_mut() {
+        Some(last) if last.end == run.start => last.end = run.end,
+        _ => runs.push(run),
+    };
+    for range in ranges {
+        match scan::scan(&pagemap, range.clone(), |run| push(run.range)) {
+            Err(source) if source.raw_os_error() == Some(libc::ENOTTY) => {
+                pagemap::read_populated(&pagemap, range.clone(), &mut push).map_err(failed)?;
+            }
+            result => result.map_err(failed)?,
+        }
+    }
+    Ok(runs)
+}
+
 /// The mappings that page tables know of: the page of old system calls lies above all of them.
 const HIGHEST: u64 = 1 << 63;
 

@@ -175,7 +175,119 @@ fn damage_is_told_with_its_place() {
     }
 }
 
+const ARENA_HEAP: u64 = 0x7100_0000_0000;
+
+/// A heap with another arena of two heaps: the first one is left, top is in the second.
+fn two_heaps(minor: u16) -> (Heap, u64) {
+    let (mut heap, _) = brk_heap(minor, &[used(64)], 0x21000);
+    let header = heap.offsets.heap_header;
+    let arena = ARENA_HEAP + header;
+    let second = ARENA_HEAP + HEAP_MAX;
+    for (at, bytes) in [(ARENA_HEAP, 0x3000), (second, 0x2000)] {
+        heap.map(at, bytes, "");
+        heap.memory.set(at, arena);
+        heap.memory.set(at + 16, bytes);
+    }
+    heap.memory.set(second + 8, ARENA_HEAP);
+    heap.memory.set(MAIN_ARENA + heap.offsets.arena.next, arena);
+    heap.arena(arena, MAIN_ARENA);
+    let first = (arena + heap.offsets.arena.size).next_multiple_of(16);
+    let rest = ARENA_HEAP + 0x3000 - 32 - first;
+    let fence = Chunk::new(16, ChunkKind::Fencepost);
+    let fence_end = heap.chunks(arena, first, &[used(0x500), free(rest - 0x500), fence], 0);
+    heap.memory.set(fence_end + 8, 1);
+    let top = top(0x2000 - header - 0x100);
+    let end = heap.chunks(arena, second + header, &[used(0x100), top], 0x5000);
+    assert_eq!(end, second + 0x2000);
+    (heap, arena)
+}
+
+#[test]
+fn heaps_of_other_arenas_are_walked() {
+    for minor in [31, 36, 43] {
+        let (heap, arena) = two_heaps(minor);
+        let walk = heap.walk().expect("sound");
+        assert_eq!(walk.discrepancies, [], "2.{minor}");
+        let found = &walk.layout.arenas[1];
+        assert_eq!((found.address, found.is_main, found.segments.len()), (arena, false, 2));
+        // What is no chunk: headers and the first one's alignment, and the word that ends the first heap.
+        let header = heap.offsets.heap_header;
+        let chunks: u64 = found.segments.iter().flat_map(|segment| &segment.chunks).map(|chunk| chunk.bytes()).sum();
+        let heads = (header + heap.offsets.arena.size).next_multiple_of(16) + header;
+        assert_eq!(chunks + heads, found.system_bytes);
+        let kinds: Vec<ChunkKind> = found.segments[0].chunks.iter().map(|chunk| chunk.kind()).collect();
+        assert_eq!(kinds, [ChunkKind::Used, ChunkKind::Free, ChunkKind::Fencepost, ChunkKind::Fencepost]);
+    }
+}
+
+#[test]
+fn a_chain_of_heaps_that_leads_elsewhere_is_damage() {
+    let second = ARENA_HEAP + HEAP_MAX;
+    for (at, word) in [(second + 8, second), (second + 8, 8), (second, 0x5000), (second + 16, 0x2010), (second + 8, 0)]
+    {
+        let (mut heap, arena) = two_heaps(36);
+        heap.memory.set(at, word);
+        assert_eq!(damage_of(&heap).arena, arena, "{word:#x} at {at:#x}");
+    }
+}
+
+#[test]
+fn a_ring_of_arenas_that_does_not_close_is_told() {
+    let (mut heap, arena) = two_heaps(36);
+    let walker = heap.walker();
+    let map = maps::parse(heap.map.as_bytes()).0;
+    for next in [arena, 0, 0x7200_0000_0030, u64::MAX] {
+        heap.memory.set(arena + heap.offsets.arena.next, next);
+        let result = walker.snapshot_of(&heap.memory, || Ok(map.clone()), 1);
+        assert!(matches!(result, Err(WalkError::Damaged { .. })), "{next:#x}");
+    }
+}
+
+#[test]
+fn what_does_not_add_up_is_shown() {
+    let (mut heap, _) = brk_heap(36, &[used(64)], 0x21000);
+    heap.memory.set(MAIN_ARENA + heap.offsets.arena.system, 0x20000);
+    let at = heap.offsets.parameters;
+    for (field, word) in [(at.mapped_count, 65536 << 32 | 1), (at.mapped_count + 8, 1)] {
+        heap.memory.set(PARAMETERS + field, word);
+    }
+    for field in [at.mapped_bytes, at.mapped_bytes + 8] {
+        heap.memory.set(PARAMETERS + field, 0x5000);
+    }
+    heap.memory.set(MAIN_ARENA + 0x10, BRK + 0x100);
+    let walk = heap.walk().expect("it can be walked");
+    assert_eq!(walk.confidence, Confidence::Doubtful);
+    let system = Discrepancy::System { arena: MAIN_ARENA, system: 0x20000, walked: 0x21000 };
+    let fastbins = Discrepancy::Fastbins { arena: MAIN_ARENA, lists: 1 };
+    let mapped = Discrepancy::Mapped { chunks: 1, bytes: 0x5000, found: 0, found_bytes: 0 };
+    assert_eq!(walk.discrepancies, [system, fastbins, mapped]);
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn other_arenas_are_walked_without_panic(
+        words in proptest::collection::vec((0u64..0x600, any::<u64>()), 0..40), minor in 31u16..44,
+    ) {
+        let (mut heap, arena) = two_heaps(minor);
+        let walker = heap.walker();
+        for (at, word) in words {
+            let place = [ARENA_HEAP, ARENA_HEAP + HEAP_MAX, arena][(at % 3) as usize] + at / 3 * 8;
+            let word = match word % 4 {
+                0 => word,
+                1 => word >> 52,
+                2 => ARENA_HEAP + (word >> 40 & 0x3ff0),
+                _ => ARENA_HEAP + HEAP_MAX,
+            };
+            heap.memory.set(place, word);
+        }
+        let map = maps::parse(heap.map.as_bytes()).0;
+        if let Ok(snapshot) = walker.snapshot_of(&heap.memory, || Ok(map.clone()), 2) {
+            snapshot.analyse();
+        }
+    }
+
     #[test]
     fn chunks_come_back_as_they_were_made(
         sizes in proptest::collection::vec((2u64..200, any::<bool>()), 0..300), minor in 31u16..44,

@@ -11,6 +11,8 @@ use std::os::unix::fs::FileExt as _;
 
 /// The page is in memory.
 const PRESENT: u64 = 1 << 63;
+/// The page is swapped out.
+const SWAPPED: u64 = 1 << 62;
 /// The page is a file's, or of shared memory.
 const FILE: u64 = 1 << 61;
 /// No other process has the page.
@@ -72,6 +74,15 @@ pub(super) fn read(
         }
     }
     Ok(())
+}
+
+/// Hands the pages in `range` that are present or swapped out to `take`, upwards.
+pub(super) fn read_populated(pagemap: &File, range: Range<u64>, mut take: impl FnMut(Range<u64>)) -> io::Result<()> {
+    read_words(pagemap, range, |at, word| {
+        if word & (PRESENT | SWAPPED) != 0 {
+            take(at..at + PAGE);
+        }
+    })
 }
 
 fn read_words(pagemap: &File, range: Range<u64>, mut take: impl FnMut(u64, u64)) -> io::Result<()> {

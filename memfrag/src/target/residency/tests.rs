@@ -145,3 +145,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn populated_pages_are_the_resident_ones_where_none_is_swapped() {
+    let python = python();
+    let residency = Residency::read(python.pid(), 0).expect("it is stopped");
+    let regions: Vec<&Region> = residency.regions.iter().filter(|region| region.kind.may_hold_blocks()).collect();
+    assert!(regions.iter().all(|region| region.swapped_bytes == 0), "this machine swaps");
+    for region in regions {
+        let found = populated(python.pid(), std::slice::from_ref(&region.range)).expect("it is stopped");
+        assert_eq!(found, region.resident);
+        // Plain words cannot tell the page of zeroes from others.
+        let mut words = Vec::new();
+        let pagemap = File::open(format!("/proc/{}/pagemap", python.pid())).expect("it is stopped");
+        pagemap::read_populated(&pagemap, region.range.clone(), |run| words.push(run)).expect("it is stopped");
+        let covered = |page: u64| words.iter().any(|run| run.contains(&page));
+        assert!(found.iter().all(|run| covered(run.start) && covered(run.end - 1)), "{:?}", region.range);
+    }
+    assert!(populated(1 << 30, &[]).is_err());
+}
