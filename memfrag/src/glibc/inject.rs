@@ -7,7 +7,9 @@
 //! waited goes on waiting. Signals that come meanwhile wait until then.
 //!
 //! When the call does not end in time, because another thread keeps an arena's lock, it is given up: a thread that
-//! waits for a lock of malloc's holds none itself, and has changed nothing yet.
+//! waits for a lock of malloc's holds none itself, and has left nothing half changed.
+//!
+//! A process under a seccomp filter must be allowed `madvise`, `brk` and `futex`, as malloc itself needs them.
 
 mod place;
 mod tracee;
@@ -228,10 +230,20 @@ fn attempt(pid: u32, tid: u32, code: &Code, patience: Duration) -> Result<Attemp
     Ok(Attempt::Trimmed(Trimmed { tid, released: result as u32 != 0, before, after, elapsed }))
 }
 
+/// Whether memfrag has a thread of this number.
+fn is_own_thread(tid: u64) -> bool {
+    std::path::Path::new(&format!("/proc/self/task/{tid}")).exists()
+}
+
 /// What it means that a thread cannot be traced.
 fn refused(pid: u32, tid: u32, error: ProcessError) -> Result<Attempt, TrimError> {
     let text = std::fs::read(format!("/proc/{pid}/task/{tid}/status")).unwrap_or_default();
-    match (error, process::field(&text, b"TracerPid:")) {
+    let tracer = process::field(&text, b"TracerPid:");
+    // A thread that did not stand still before is let go only when it does.
+    if tracer.is_some_and(is_own_thread) {
+        return Ok(Attempt::Unfit(Unfit::Stuck));
+    }
+    match (error, tracer) {
         (_, Some(tracer)) if tracer != 0 => Err(TrimError::Traced { pid, tracer: tracer as u32 }),
         // A first thread that has ended cannot be traced, though others go on.
         (ProcessError::NotPermitted { .. }, _) if String::from_utf8_lossy(&text).contains("State:\tZ") => {

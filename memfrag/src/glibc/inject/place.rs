@@ -193,6 +193,12 @@ impl Code {
         if within(&self.loader, pc) {
             return Err(Unfit::InLoader);
         }
+        // When a handler has returned, what it returns to is on the stack no more.
+        let mut code = [0; 2 * x86_64::SIGNAL_RETURN];
+        let around = pc.saturating_sub(x86_64::SIGNAL_RETURN as u64);
+        if tracee.read(around, &mut code) == code.len() && x86_64::in_signal_return(&code) {
+            return Err(Unfit::SignalOnStack);
+        }
         if !registers.in_call() && in_sequence(tracee, pc) {
             return Err(Unfit::InSequence);
         }
@@ -215,12 +221,13 @@ impl Code {
             if !within(&self.executable, word) {
                 continue;
             }
-            let mut code = [0; 17];
-            if tracee.read(word.saturating_sub(8), &mut code) != code.len() {
+            let mut code = [0; 8 + x86_64::SIGNAL_RETURN];
+            // Code may end there, which leaves zeros.
+            if tracee.read(word.saturating_sub(8), &mut code) < 8 {
                 continue;
             }
             let [before @ .., _, _, _, _, _, _, _, _, _] = code;
-            if code[8..] == x86_64::SIGNAL_RETURN {
+            if x86_64::is_signal_return(&code[8..]) {
                 return Err(Unfit::SignalOnStack);
             }
             if within(&self.forbidden, word)

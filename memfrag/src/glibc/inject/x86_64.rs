@@ -29,8 +29,10 @@ const TRAP_AND_DIRECTION: u64 = 1 << 8 | 1 << 10;
 
 /// An instruction that traps (`int3`).
 pub(super) const TRAP: u8 = 0xcc;
-/// The instructions with which a signal handler's return begins, in whichever library: `mov $15, %rax; syscall`.
-pub(super) const SIGNAL_RETURN: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
+/// What a signal handler returns to, in the C libraries (`mov $15, %rax; syscall`) and in Go (`mov $15, %eax; syscall`).
+const SIGNAL_RETURNS: [&[u8]; 2] = [&[0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05], &[0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05]];
+/// Bytes of code that tell a signal handler's return.
+pub(super) const SIGNAL_RETURN: usize = 9;
 
 const ERESTARTSYS: u64 = (-512i64).cast_unsigned();
 const NO_CALL: u64 = u64::MAX;
@@ -151,6 +153,20 @@ pub(super) fn progress(tracee: &Tracee) -> Result<Progress, ProcessError> {
     Ok(Progress { pc: general[RIP], result: general[RAX], waits_for_lock })
 }
 
+/// Whether a signal handler returns to this code.
+pub(super) fn is_signal_return(code: &[u8]) -> bool {
+    SIGNAL_RETURNS.iter().any(|instructions| code.starts_with(instructions))
+}
+
+/// Whether the instruction in the middle of this code, [`SIGNAL_RETURN`] bytes behind its beginning, belongs to a signal
+/// handler's return.
+pub(super) fn in_signal_return(code: &[u8; 2 * SIGNAL_RETURN]) -> bool {
+    // It is the first instruction or the system call, which has two bytes.
+    let middle = SIGNAL_RETURN;
+    let at_call = |instructions: &&[u8]| code[..middle + 2].ends_with(instructions);
+    is_signal_return(&code[middle..]) || SIGNAL_RETURNS.iter().any(at_call)
+}
+
 /// Whether a call instruction ends where these bytes do.
 pub(super) fn ends_with_call(before: [u8; 8]) -> bool {
     // call rel32
@@ -191,6 +207,21 @@ fn set_general(tracee: &Tracee, general: &[u64; COUNT]) -> Result<(), ProcessErr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_signal_handlers_return_is_known_from_both_instructions() {
+        for instructions in SIGNAL_RETURNS {
+            for (before, found) in [(0, true), (instructions.len() - 2, true), (1, false), (instructions.len(), false)]
+            {
+                let mut code = [0x90; 2 * SIGNAL_RETURN];
+                let start = SIGNAL_RETURN - before;
+                for (byte, instruction) in code[start..].iter_mut().zip(instructions) {
+                    *byte = *instruction;
+                }
+                assert_eq!(in_signal_return(&code), found, "{before} of {instructions:x?}");
+            }
+        }
+    }
 
     #[test]
     fn calls_are_known_by_their_end() {
