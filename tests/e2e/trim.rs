@@ -185,9 +185,13 @@ fn a_stopped_program() -> Result<()> {
     let pins = ready(Command::new(place::program("pins")?).args(["20000", "1000", "25", "560", "1"]))?;
     pins.signal(libc::SIGSTOP)?;
     until("it is stopped", Duration::from_secs(10), || Ok(state(pins.pid())? == 'T'))?;
+    let mut heap = memfrag(&["heap", "--json", "--pid"])?;
+    let heap = process::run(heap.arg(pins.pid().to_string()))?.success()?;
+    let heap: Value = serde_json::from_slice(&heap.stdout)?;
     let (predicted, _) = agree("a stopped program", &applied(pins.pid(), &[])?)?;
+    ensure!(number(&heap, "trim_yield_bytes")? == predicted, "the heap's yield is not {predicted}: {heap}");
     ensure!(predicted > 10 << 20, "{predicted}");
-    ensure!(state(pins.pid())? == 'T', "it does not stand still any more");
+    until("it stands still again", Duration::from_secs(10), || Ok(state(pins.pid())? == 'T'))?;
     pins.signal(libc::SIGTERM)?;
     pins.signal(libc::SIGCONT)?;
     pins.wait(process::LIMIT)?.success()?;
