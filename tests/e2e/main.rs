@@ -13,5 +13,6 @@ mod heap_bad_input;
 mod heap_walk;
 mod pages;
 mod real_programs;
+mod resident;
 mod trim;
 mod truth;

@@ -133,6 +133,12 @@ pub fn order(census: &Census<'_>, pages: &ResidentPages, partition: &Partition, 
         let release = now - base + outcome.tallies[best].release + mapped_so_far;
         order.push(Step { owner: owner(partition, best), release_bytes: release });
     }
+    // Steps that lead nowhere in the end are not worth telling.
+    while let [.., before, last] = &order[..]
+        && last.release_bytes <= before.release_bytes
+    {
+        order.pop();
+    }
     order
 }
 
@@ -169,12 +175,16 @@ fn owner(partition: &Partition, number: usize) -> Owner {
 
 fn shares(outcome: &Outcome, partition: &Partition) -> Vec<Share> {
     let stranded = outcome.stranded();
-    let live = |number: usize| number.checked_sub(FIRST_OWNER as usize).map(|at| partition.live()[at]);
+    let live = |number: usize| match number.checked_sub(FIRST_OWNER as usize) {
+        Some(at) => partition.live()[at],
+        None if number as u32 == UNTRACKED => partition.older(),
+        None => Amount::default(),
+    };
     let tallies = outcome.tallies.iter().zip(stranded).enumerate();
     tallies
         .map(|(number, (tally, stranded_bytes))| Share {
             owner: owner(partition, number),
-            live: live(number).unwrap_or_default(),
+            live: live(number),
             stranded_bytes,
             release_bytes: tally.release,
             joins_top_bytes: tally.joins_top,

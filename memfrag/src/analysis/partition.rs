@@ -44,6 +44,7 @@ pub const AGES: [u64; 7] =
 pub struct Partition {
     keys: Vec<Key>,
     live: Vec<Amount>,
+    older: Amount,
     of_block: Vec<u32>,
 }
 
@@ -142,6 +143,11 @@ impl Partition {
     pub fn live(&self) -> &[Amount] {
         &self.live
     }
+
+    /// What the blocks without an origin hold, their sizes being what their chunks can hold.
+    pub const fn older(&self) -> Amount {
+        self.older
+    }
 }
 
 /// Owners, numbered as they are met.
@@ -161,12 +167,12 @@ impl Owners {
 
     fn partition(self, of_block: Vec<u32>, blocks: &[Block]) -> Partition {
         let mut live = vec![Amount::default(); self.keys.len()];
+        let mut older = Amount::default();
         for (owner, block) in of_block.iter().zip(blocks) {
-            if let Some(at) = owner.checked_sub(FIRST_OWNER) {
-                live[at as usize].add(block.size);
-            }
+            let held = owner.checked_sub(FIRST_OWNER).map_or(&mut older, |at| &mut live[at as usize]);
+            held.add(block.size);
         }
-        Partition { keys: self.keys, live, of_block }
+        Partition { keys: self.keys, live, older, of_block }
     }
 }
 
@@ -217,7 +223,7 @@ mod tests {
         assert_eq!(found, expected);
         let sum: u64 = partition.live().iter().map(|live| live.bytes).sum();
         assert_eq!(sum, blocks[..4].iter().map(|block| block.size).sum::<u64>());
-        assert_eq!(partition.owner(4), UNTRACKED);
+        assert_eq!((partition.owner(4), partition.older()), (UNTRACKED, Amount { blocks: 1, bytes: 48 }));
     }
 
     #[test]

@@ -73,9 +73,9 @@ impl Page {
         let room = self.style.width() - 58;
         for site in blame.sites.iter().take(most) {
             let amplification = site.pin_amplification.map_or_else(|| "–".to_owned(), amplification);
-            let (live, blocks) = match site.kind {
-                "program" => (bytes(site.live_bytes), count(site.live_blocks)),
-                _ => ("–".to_owned(), "–".to_owned()),
+            let (live, blocks) = match site.live_blocks {
+                0 => ("–".to_owned(), "–".to_owned()),
+                blocks => (bytes(site.live_bytes), count(blocks)),
             };
             self.line(&format!(
                 "  {:>10}{:>12}{live:>11}{blocks:>11}{amplification:>9}  {}",
@@ -90,7 +90,11 @@ impl Page {
     }
 
     fn blame_words(&mut self, blame: &Blame) {
-        let told: Vec<&Blamed> = blame.sites.iter().filter(|site| site.kind == "program").take(TOLD).collect();
+        let mut told: Vec<&Blamed> = blame.sites.iter().filter(|site| site.kind == "program").take(TOLD).collect();
+        // Those without an effect of their own are of interest only where no other has one.
+        if told.first().is_some_and(|site| site.release_bytes > 0) {
+            told.retain(|site| site.release_bytes > 0);
+        }
         if told.is_empty() {
             return;
         }
