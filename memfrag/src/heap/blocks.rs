@@ -12,9 +12,8 @@
 //! A block costs 24 bytes divided by its table's load, which lies between 1/2 and 3/4: 32 to 48 bytes. Beyond that load
 //! the clusters of linear probing grow faster than the memory shrinks.
 
-use super::hash::BuildWordHasher;
+use super::directory::Directory;
 use super::origin::OriginId;
-use hashbrown::HashMap;
 use memfrag_common::prefetch::prefetch;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -260,7 +259,7 @@ const fn split(region: u64) -> (u64, usize) {
 /// The live blocks of an address space. No two have the same address.
 #[derive(Debug, Default)]
 pub struct Blocks {
-    spans: HashMap<u64, Box<Span>, BuildWordHasher>,
+    spans: Directory<Box<Span>>,
     len: u64,
     /// Regions that have slots.
     regions: usize,
@@ -282,7 +281,7 @@ impl Blocks {
     #[inline]
     fn region(&self, number: u64) -> Option<&Region> {
         let (span, place) = split(number);
-        self.spans.get(&span).map(|span| &span[place])
+        self.spans.get(span).map(|span| &span[place])
     }
 
     /// The block at exactly this address.
@@ -312,7 +311,7 @@ impl Blocks {
     pub(super) fn insert(&mut self, block: &Block) -> Option<Block> {
         let number = block.addr >> REGION_BITS;
         let (span, place) = split(number);
-        let region = &mut self.spans.entry(span).or_insert_with(|| Box::new([Region::EMPTY; 1 << SPAN_BITS]))[place];
+        let region = &mut self.spans.get_or_insert_with(span, || Box::new([Region::EMPTY; 1 << SPAN_BITS]))[place];
         if region.len == 0 {
             if region.slots().is_empty() {
                 self.regions += 1;
@@ -330,7 +329,7 @@ impl Blocks {
     pub(super) fn remove(&mut self, addr: u64) -> Option<Block> {
         let number = addr >> REGION_BITS;
         let (span, place) = split(number);
-        let region = &mut self.spans.get_mut(&span)?[place];
+        let region = &mut self.spans.get_mut(span)?[place];
         let block = region.remove(addr as u16)?.block(number);
         self.len -= 1;
         if region.len == 0 {
@@ -344,7 +343,7 @@ impl Blocks {
     fn emptied(&mut self) {
         self.empty += 1;
         if self.empty > 64 + self.regions / 4 {
-            self.spans.retain(|_, span| {
+            self.spans.retain(|span| {
                 span.iter_mut().filter(|region| region.len == 0).for_each(|region| *region = Region::EMPTY);
                 span.iter().any(|region| region.len > 0)
             });
@@ -365,7 +364,7 @@ impl Blocks {
         let spans = self
             .spans
             .iter_mut()
-            .map(|(&number, span)| (number, Box::new(span.each_mut().map(share))))
+            .map(|(number, span)| (number, Box::new(span.each_mut().map(share))))
             .filter(|(_, span)| span.iter().any(|region| region.len > 0))
             .collect();
         Self { spans, len: self.len, regions: self.regions - self.empty, empty: 0 }
@@ -373,7 +372,7 @@ impl Blocks {
 
     /// All blocks, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = Block> + '_ {
-        self.spans.iter().flat_map(|(&number, span)| {
+        self.spans.iter().flat_map(|(number, span)| {
             let regions = (number << SPAN_BITS..).zip(span.iter());
             regions.flat_map(|(number, region)| region.taken().map(move |(_, slot)| slot.block(number)))
         })
@@ -399,9 +398,9 @@ impl Blocks {
     fn by_address_within(&self, within: RangeInclusive<u64>) -> ByAddress<'_> {
         let (first, last) = (within.start() >> (REGION_BITS + SPAN_BITS), within.end() >> (REGION_BITS + SPAN_BITS));
         let mut spans: Vec<(u64, &Span)> = if last - first < self.spans.len() as u64 {
-            (first..=last).filter_map(|number| Some((number, &**self.spans.get(&number)?))).collect()
+            (first..=last).filter_map(|number| Some((number, &**self.spans.get(number)?))).collect()
         } else {
-            let spans = self.spans.iter().map(|(&number, span)| (number, &**span));
+            let spans = self.spans.iter().map(|(number, span)| (number, &**span));
             spans.filter(|(number, _)| (first..=last).contains(number)).collect()
         };
         spans.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
@@ -410,14 +409,14 @@ impl Blocks {
 
     /// Bytes of memory that the blocks take here, tables and their free slots included; shared tables count in full.
     pub fn memory_bytes(&self) -> u64 {
-        let regions = self.spans.values().flat_map(|span| span.iter());
+        let regions = self.spans.iter().flat_map(|(_, span)| span.iter());
         let slots: usize = regions
             .map(|region| match &region.slots {
                 Slots::Owned(slots) => slots.capacity() * size_of::<Slot>(),
                 Slots::Shared(slots) => slots.capacity() * size_of::<Slot>() + size_of::<Vec<Slot>>() + 16,
             })
             .sum();
-        (slots + self.spans.len() * size_of::<Span>() + self.spans.allocation_size()) as u64
+        (slots + self.spans.len() * size_of::<Span>() + self.spans.memory_bytes()) as u64
     }
 }
 

@@ -8,7 +8,7 @@
 //! | `tree` | which process and which heap an event belongs to: fork, exec, exit, ids used again |
 //! | `process`, `thread` | who the processes are, their threads, reallocations under way |
 //! | `state` | one heap: what each allocator call changes |
-//! | `blocks` | the live blocks by address |
+//! | `blocks`, `directory` | the live blocks by address |
 //! | `reconcile` | the state checked against the heap as it lies in memory |
 //! | `pages`, `footprint` | how full each page is with them, and by which rule |
 //! | `snapshot` | what a heap held at a moment, kept while it goes on |
@@ -19,6 +19,7 @@
 //! | `maps` | sums of the mapping calls |
 
 mod blocks;
+mod directory;
 mod footprint;
 mod growth;
 mod hash;

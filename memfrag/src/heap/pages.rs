@@ -6,10 +6,9 @@
 //! costs the same whether it takes a megabyte or a terabyte.
 
 use super::blocks::Block;
+use super::directory::Directory;
 use super::footprint::Footprint;
-use super::hash::BuildWordHasher;
 use crate::target::residency::PAGE;
-use hashbrown::HashMap;
 use memfrag_common::prefetch::prefetch;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -112,7 +111,7 @@ impl Table {
 #[derive(Debug, Default)]
 pub struct Pages {
     footprint: Footprint,
-    tables: HashMap<u64, Table, BuildWordHasher>,
+    tables: Directory<Table>,
     /// By the addresses of the blocks that fill many pages: the pages between their first and their last one.
     filled: BTreeMap<u64, Range<u64>>,
     bytes: u64,
@@ -156,7 +155,7 @@ impl Pages {
         let page = address >> PAGE_BITS;
         let record = self
             .tables
-            .get(&(page >> TABLE_BITS))
+            .get(page >> TABLE_BITS)
             .map_or(Record::default(), |table| table.get().pages[page as usize % TABLE_PAGES]);
         let filled = self.filled.values().filter(|pages| pages.contains(&page)).count() as u64;
         Occupancy { bytes: u64::from(record.bytes), blocks: u64::from(record.blocks) }.with_filled(filled)
@@ -172,7 +171,7 @@ impl Pages {
             .tables
             .iter()
             .filter(|(number, table)| tables.contains(number) && table.get().used > 0)
-            .map(|(&number, table)| (number, table.get()))
+            .map(|(number, table)| (number, table.get()))
             .collect();
         found.sort_unstable_by_key(|(number, _)| *number);
         let mut turns: Vec<(u64, bool)> = Vec::new();
@@ -192,7 +191,7 @@ impl Pages {
         let filled = self.filled.values().filter(|filled| filled.start < pages.end && pages.start < filled.end);
         let filled = filled.map(|filled| filled.end.min(pages.end) - 1).max();
         let entered = pages.rev().take_while(|&page| filled.is_none_or(|filled| page > filled)).find(|page| {
-            let table = self.tables.get(&(page >> TABLE_BITS));
+            let table = self.tables.get(page >> TABLE_BITS);
             table.is_some_and(|table| table.get().pages[*page as usize % TABLE_PAGES].blocks > 0)
         });
         entered.or(filled).map(|page| page << PAGE_BITS)
@@ -232,7 +231,7 @@ impl Pages {
     #[inline]
     pub(super) fn send_for(&self, address: u64) {
         let page = address >> PAGE_BITS;
-        if let Some(table) = self.tables.get(&(page >> TABLE_BITS)) {
+        if let Some(table) = self.tables.get(page >> TABLE_BITS) {
             prefetch(&table.get().pages[page as usize % TABLE_PAGES]);
         }
     }
@@ -248,7 +247,7 @@ impl Pages {
             .tables
             .iter_mut()
             .filter(|(_, table)| table.get().used > 0)
-            .map(|(&number, table)| (number, table.share()))
+            .map(|(number, table)| (number, table.share()))
             .collect();
         Self { tables, filled: self.filled.clone(), empty: 0, peak_bytes: self.bytes, ..*self }
     }
@@ -257,7 +256,7 @@ impl Pages {
     pub fn memory_bytes(&self) -> u64 {
         // A node of the map holds up to eleven entries and is at least half full, the links in it aside.
         let filled = self.filled.len() * 2 * size_of::<(u64, Range<u64>)>();
-        (self.tables.len() * size_of::<Records>() + self.tables.allocation_size() + filled) as u64
+        (self.tables.len() * size_of::<Records>() + self.tables.memory_bytes() + filled) as u64
     }
 
     #[inline]
@@ -300,12 +299,12 @@ impl Pages {
     fn change_page<const ADD: bool>(&mut self, page: u64, bytes: u32) {
         let number = page >> TABLE_BITS;
         let table = if ADD {
-            self.tables.entry(number).or_insert_with(|| {
+            self.tables.get_or_insert_with(number, || {
                 self.empty += 1;
                 Table::Owned(Box::new(Records::EMPTY))
             })
         } else {
-            let Some(table) = self.tables.get_mut(&number) else { return };
+            let Some(table) = self.tables.get_mut(number) else { return };
             table
         };
         let records = table.get_mut();
@@ -336,7 +335,7 @@ impl Pages {
     fn emptied(&mut self) {
         self.empty += 1;
         if self.empty > 16 + self.tables.len() / 4 {
-            self.tables.retain(|_, table| table.get().used > 0);
+            self.tables.retain(|table| table.get().used > 0);
             self.empty = 0;
         }
     }
