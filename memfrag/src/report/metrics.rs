@@ -23,10 +23,14 @@ pub struct Metrics {
     pub external_ratio: Option<f64>,
     /// Bytes of top chunks over all that arenas hold.
     pub top_ratio: Option<f64>,
-    /// Pages by how full they are.
+    /// Pages with live blocks by how full they are.
     pub page_occupancy: Occupancy,
-    /// Pieces of 2 MiB by how full they are.
+    /// Pieces of 2 MiB with live blocks by how full they are.
     pub huge_page_occupancy: Occupancy,
+    /// Resident pages by how full they were at the last look at the process's pages; null when there was none.
+    pub resident_page_occupancy: Option<Occupancy>,
+    /// Pieces of 2 MiB with resident pages by how full they were then.
+    pub resident_huge_page_occupancy: Option<Occupancy>,
     /// The share of free bytes in chunks too small for the program's own requests.
     pub unusable_free_index: Option<[Unusable; 4]>,
     /// Growths of the heap segment for blocks that the free memory in it would have held; null where no growth was
@@ -133,6 +137,8 @@ impl Metrics {
             top_ratio: metrics.top_ratio,
             page_occupancy: occupancy(metrics.page_occupancy),
             huge_page_occupancy: occupancy(metrics.huge_page_occupancy),
+            resident_page_occupancy: metrics.resident_page_occupancy.map(occupancy),
+            resident_huge_page_occupancy: metrics.resident_huge_page_occupancy.map(occupancy),
             unusable_free_index: metrics.unusable_free_index.map(|indices| {
                 let mut shares = REQUEST_SHARES.into_iter();
                 indices.map(|(request_bytes, index)| Unusable {

@@ -50,10 +50,14 @@ pub struct Metrics {
     pub external_ratio: Option<f64>,
     /// Bytes of top chunks over bytes that arenas obtained. Needs a layout.
     pub top_ratio: Option<f64>,
-    /// Pages by how full they are; only resident ones where it is known which are.
+    /// Pages with live blocks by how full they are.
     pub page_occupancy: Occupancy,
-    /// Pieces of 2 MiB by how full they are; only those with resident pages where it is known which are.
+    /// Pieces of 2 MiB with live blocks by how full they are.
     pub huge_page_occupancy: Occupancy,
+    /// Resident pages by how full they were when they were looked at.
+    pub resident_page_occupancy: Option<Occupancy>,
+    /// Pieces of 2 MiB with resident pages by how full they were then.
+    pub resident_huge_page_occupancy: Option<Occupancy>,
     /// Requested size and unusable-free index for each of [`REQUEST_SHARES`]. Needs a layout.
     pub unusable_free_index: Option<[(u64, f64); 4]>,
     /// Growths of the heap segment. Needs events of it, which only some backends see.
@@ -112,7 +116,6 @@ impl Metrics {
         let ranges = layout.map(held);
         let scope = Scope { heap: ranges.as_deref(), resident: look.map(|look| look.resident) };
         let then = look.map(|look| Pages::of(pages.footprint(), look.blocks.iter().copied()));
-        let seen = then.as_ref().unwrap_or(pages);
         let free = layout.map(FreeChunks::of).unwrap_or_default();
         let of_arenas = |kinds: &[ChunkKind]| {
             let layout = layout?;
@@ -128,8 +131,10 @@ impl Metrics {
             cached_ratio: of_arenas(&[ChunkKind::Tcache, ChunkKind::Fastbin]),
             external_ratio: of_arenas(&[ChunkKind::Free]),
             top_ratio: of_arenas(&[ChunkKind::Top]),
-            page_occupancy: occupancy::of_pages(seen, scope),
-            huge_page_occupancy: occupancy::of_huge_pages(seen, scope),
+            page_occupancy: occupancy::of_pages(pages, Scope::default()),
+            huge_page_occupancy: occupancy::of_huge_pages(pages, Scope::default()),
+            resident_page_occupancy: then.as_ref().map(|then| occupancy::of_pages(then, scope)),
+            resident_huge_page_occupancy: then.as_ref().map(|then| occupancy::of_huge_pages(then, scope)),
             unusable_free_index: unusable(heap, &free),
             growths: Some(heap.growths()).filter(|growths| growths.count > 0),
             free_fragmentation_index: free.fragmentation_index(),

@@ -50,8 +50,12 @@ fn a_heap_measured_by_hand() {
     assert_eq!(metrics.cached_ratio, Some(48.0 / system));
     assert_eq!(metrics.external_ratio, Some(8192.0 / system));
     assert_eq!(metrics.top_ratio, Some(3696.0 / system));
-    assert_eq!(metrics.page_occupancy, Occupancy { empty: Some(1), pinned: 1, partial: 0, full: 0 });
-    assert_eq!(metrics.huge_page_occupancy, Occupancy { empty: Some(0), pinned: 1, partial: 0, full: 0 });
+    assert_eq!(metrics.page_occupancy, Occupancy { empty: None, pinned: 2, partial: 0, full: 0 });
+    assert_eq!(metrics.huge_page_occupancy, Occupancy { empty: None, pinned: 1, partial: 0, full: 0 });
+    let resident = Occupancy { empty: Some(1), pinned: 1, partial: 0, full: 0 };
+    assert_eq!(metrics.resident_page_occupancy, Some(resident));
+    let resident = Occupancy { empty: Some(0), pinned: 1, partial: 0, full: 0 };
+    assert_eq!(metrics.resident_huge_page_occupancy, Some(resident));
     assert_eq!(
         metrics.unusable_free_index,
         Some([(100, 0.0), (200, 0.0), (200, 0.0), (200, 0.0)].map(|(n, i)| {
@@ -74,6 +78,7 @@ fn what_is_not_known_is_not_told() {
     assert!(metrics.internal_fragmentation.is_some());
     assert_eq!((metrics.cached_ratio, metrics.external_ratio, metrics.top_ratio), (None, None, None));
     assert_eq!((metrics.page_occupancy.empty, metrics.page_occupancy.pinned), (None, 1));
+    assert_eq!(metrics.resident_page_occupancy, None);
     assert_eq!((metrics.unusable_free_index, metrics.free_dispersion), (None, None));
     assert_eq!((metrics.johnstone_wilson, metrics.realized_fragmentation), (None, None));
 }

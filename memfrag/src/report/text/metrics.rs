@@ -26,8 +26,9 @@ impl Page {
             share(pages.partial),
             share(pages.pinned),
         );
-        if let Some(empty) = pages.empty {
-            let _ = write!(text, "; {} of the heap none", plural(empty, "resident page", "resident pages"));
+        if let Some(empty) = metrics.resident_page_occupancy.and_then(|pages| pages.empty) {
+            let empty = plural(empty, "resident page of the heap", "resident pages of the heap");
+            let _ = write!(text, "; {empty} held none at the last look");
         }
         self.field("Pages", None, &text);
         let mut text = format!("one behind the other they would take {}", bytes(metrics.compact_bound_bytes));
