@@ -10,6 +10,10 @@ use std::ops::Range;
 
 /// Bytes read at once, at most.
 const WINDOW: u64 = 1 << 20;
+/// Chunks by which the number of all is estimated.
+const SAMPLE: usize = 4096;
+/// Chunks that room is made for at once, at most.
+const MAX_RESERVED: u64 = 1 << 26;
 /// A previous chunk is in use.
 const PREVIOUS_USED: u64 = 1;
 /// A chunk was mapped by itself.
@@ -63,7 +67,6 @@ impl<'a, M: Memory> Stream<'a, M> {
             let follows = at <= self.start.saturating_add(self.window.len() as u64);
             self.reach = if follows { (self.reach * 2).min(WINDOW) } else { PAGE };
             let length = limit.saturating_sub(at).min(self.reach).max(size as u64);
-            self.window.clear();
             self.window.resize(length as usize, 0);
             self.start = at;
             if let Err(error) = self.memory.read(at, &mut self.window) {
@@ -396,6 +399,12 @@ impl<M: Memory> Walking<'_, M> {
             }
             before = word;
             at += size.max(HEADER);
+            if chunks.len() == SAMPLE {
+                // So many more, should the rest be like the beginning.
+                let average = (at - stretch.first) / SAMPLE as u64;
+                let rest = (stretch.limit.saturating_sub(at) / average.max(MIN_CHUNK)).min(MAX_RESERVED);
+                chunks.reserve(rest as usize + rest as usize / 8);
+            }
         }
     }
 
