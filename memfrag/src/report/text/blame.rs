@@ -40,7 +40,11 @@ impl Page {
         if !blame.sites.iter().any(|site| site.kind == "program" && site.release_bytes > 0) {
             return;
         }
-        self.heading("Call sites by what trimming would return without their blocks");
+        self.heading(if blame.source == "unknown" {
+            "Call sites by the pages that would be empty without their blocks"
+        } else {
+            "Call sites by what trimming would return without their blocks"
+        });
         self.blame_table(blame, FEW);
     }
 
