@@ -378,7 +378,9 @@ impl<M: Memory> Walking<'_, M> {
                 }
                 true
             } else if size == HEADER {
-                stretch.is_main && chunks.last().is_some_and(|last| last.kind() == ChunkKind::Fencepost)
+                // Two of them, or three where hardly anything was left on top; the last one ends on a page.
+                let follows = chunks.last().is_some_and(|last| last.kind() == ChunkKind::Fencepost);
+                stretch.is_main && follows && (at + HEADER).is_multiple_of(PAGE)
             } else {
                 if chunks.last().is_some_and(|last| last.kind() == ChunkKind::Fencepost) {
                     return Err(stretch.damage(at, "it follows a fencepost, which ends a piece of the heap"));

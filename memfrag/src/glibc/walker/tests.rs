@@ -220,6 +220,24 @@ fn heaps_of_other_arenas_are_walked() {
     }
 }
 
+/// The arena goes on behind a gap; two fenceposts end its first piece, or three where little was left on top.
+#[test]
+fn the_main_arena_goes_on_behind_a_gap() {
+    for posts in [2, 3] {
+        let mut heap = Heap::new(36);
+        heap.map(BRK, 0x9000, "[heap]");
+        let fences = vec![Chunk::new(16, ChunkKind::Fencepost); posts];
+        let first = [vec![used(0x5000 - 16 * posts as u64)], fences].concat();
+        assert_eq!(heap.chunks(MAIN_ARENA, BRK, &first, 0), BRK + 0x5000);
+        let second = [used(64), top(0x4000 - 0x110 - 64)];
+        heap.chunks(MAIN_ARENA, BRK + 0x5110, &second, 0x9000);
+        let walk = heap.walk().expect("sound");
+        assert_eq!((walk.foreign_bytes, &walk.discrepancies[..]), (0x110, &[][..]));
+        let segments = &walk.layout.arenas[0].segments;
+        assert_eq!([&segments[0].chunks[..], &segments[1].chunks[..]], [&first[..], &second[..]]);
+    }
+}
+
 #[test]
 fn a_chain_of_heaps_that_leads_elsewhere_is_damage() {
     let second = ARENA_HEAP + HEAP_MAX;
