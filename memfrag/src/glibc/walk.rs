@@ -69,9 +69,14 @@ impl<'a, M: Memory> Stream<'a, M> {
             let length = limit.saturating_sub(at).min(self.reach).max(size as u64);
             self.window.resize(length as usize, 0);
             self.start = at;
-            if let Err(error) = self.memory.read(at, &mut self.window) {
-                self.window.clear();
-                return Err(error);
+            if self.memory.read(at, &mut self.window).is_err() {
+                // What was to be read along may be a guard page, which no map shows.
+                self.reach = PAGE;
+                self.window.truncate(size);
+                if let Err(error) = self.memory.read(at, &mut self.window) {
+                    self.window.clear();
+                    return Err(error);
+                }
             }
             0..size
         };

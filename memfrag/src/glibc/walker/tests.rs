@@ -220,6 +220,17 @@ fn heaps_of_other_arenas_are_walked() {
     }
 }
 
+/// Since 2.42 the guard page of a thread's stack shows as memory like any other, and cannot be read.
+#[test]
+fn memory_behind_the_heap_need_not_be_readable() {
+    let mut heap = Heap::new(43);
+    heap.memory.map(BRK, 0x21000);
+    heap.line(BRK, 0x40000, "00:00 0");
+    let chunks = [used(64), used(0x300), used(0x20000), top(0x1000 - 0x340)];
+    heap.chunks(MAIN_ARENA, BRK, &chunks, 0x21000);
+    assert_eq!(heap.walk().expect("sound").layout.arenas[0].segments[0].chunks, chunks);
+}
+
 /// The arena goes on behind a gap; two fenceposts end its first piece, or three where little was left on top.
 #[test]
 fn the_main_arena_goes_on_behind_a_gap() {
