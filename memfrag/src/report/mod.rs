@@ -12,8 +12,8 @@
 //! | [`ledger`], [`blame`] | where resident bytes go, and whose blocks keep free memory |
 //! | `moment` | the heap when its pages were seen last |
 //! | `allocator` | which allocator the mapped files mean |
-//! | [`text`], `chart`, `units` | for the terminal |
-//! | [`heap`] | a heap walked from outside, for both |
+//! | [`text`], `page`, `chart`, `units` | for the terminal |
+//! | [`heap`], [`trim`] | a heap walked from outside, and what trimming would return of it |
 //! | [`json`] | for programs |
 
 mod allocator;
@@ -26,6 +26,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod model;
 mod moment;
+mod page;
 mod sites;
 pub mod text;
 pub mod trim;
@@ -33,4 +34,4 @@ mod units;
 
 pub use build::{RecordingMeta, ReportBuilder};
 pub use model::Report;
-pub use text::Style;
+pub use page::Style;

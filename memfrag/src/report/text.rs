@@ -8,10 +8,10 @@ pub use blame::render_blame;
 
 use super::chart;
 use super::model::{Process, Report, Site};
+use super::page::{Page, Style, Tone, clean, shorten, wrap};
 use super::units::{about, bytes, count, duration, plural};
 use crate::heap::Anomalies;
 use memfrag_common::loss::Counter;
-use std::fmt::Write as _;
 
 /// Processes that are shown in full; the others get a line each.
 const DETAILED: usize = 4;
@@ -25,46 +25,9 @@ const SITES: usize = 10;
 /// Columns of a chart's left edge, the axis included.
 const LABEL: usize = 14;
 
-/// How to write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Style {
-    /// Whether to use colours.
-    pub color: bool,
-    /// Columns to use; fewer than 60 are taken as 60, more than 100 as 100.
-    pub width: usize,
-}
-
-/// What a piece of text is, as far as it is shown by colour.
-#[derive(Clone, Copy)]
-pub(super) enum Tone {
-    Heading,
-    Quiet,
-    Good,
-    Warning,
-}
-
-impl Style {
-    pub(super) fn width(self) -> usize {
-        self.width.clamp(60, 100)
-    }
-
-    pub(super) fn paint(self, tone: Tone, text: &str) -> String {
-        if !self.color || text.is_empty() {
-            return text.to_owned();
-        }
-        let code = match tone {
-            Tone::Heading => "1",
-            Tone::Quiet => "2",
-            Tone::Good => "32",
-            Tone::Warning => "33",
-        };
-        format!("\x1b[{code}m{text}\x1b[0m")
-    }
-}
-
 /// The report as text, with a line feed at its end.
 pub fn render(report: &Report, style: Style) -> String {
-    let mut page = Page { text: String::new(), style };
+    let mut page = Page::new(style);
     page.headline(report);
     let (shown, listed) = report.processes.split_at(report.processes.len().min(DETAILED));
     for process in shown {
@@ -74,33 +37,7 @@ pub fn render(report: &Report, style: Style) -> String {
     page.text
 }
 
-struct Page {
-    text: String,
-    style: Style,
-}
-
 impl Page {
-    fn line(&mut self, line: &str) {
-        self.text.push_str(line.trim_end());
-        self.text.push('\n');
-    }
-
-    fn heading(&mut self, text: &str) {
-        let painted = self.style.paint(Tone::Heading, text);
-        self.line("");
-        self.line(&format!("  {painted}"));
-    }
-
-    /// A named line, its text wrapped and hanging under its beginning.
-    fn field(&mut self, name: &str, tone: Option<Tone>, text: &str) {
-        const INDENT: usize = 13;
-        for (number, part) in wrap(text, self.style.width() - INDENT).iter().enumerate() {
-            let name = self.style.paint(Tone::Quiet, &format!("{:<11}", if number == 0 { name } else { "" }));
-            let part = tone.map_or_else(|| part.clone(), |tone| self.style.paint(tone, part));
-            self.line(&format!("  {name}{part}"));
-        }
-    }
-
     fn headline(&mut self, report: &Report) {
         let (recording, events) = (&report.recording, &report.events);
         let title = if recording.file.is_empty() { "memfrag".to_owned() } else { clean(&recording.file) };
@@ -399,34 +336,6 @@ fn place(site: &Site, room: usize) -> String {
     let file = module.rsplit('/').next().unwrap_or(module);
     let offset = format!("+{offset:#x}");
     shorten(file, room.saturating_sub(offset.len())) + &offset
-}
-
-fn shorten(text: &str, room: usize) -> String {
-    let text = clean(text);
-    if text.chars().count() <= room {
-        return text;
-    }
-    text.chars().take(room.saturating_sub(1)).chain(['…']).collect()
-}
-
-/// Text from outside: what it may hold of control characters must not reach the terminal.
-pub(super) fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
-}
-
-pub(super) fn wrap(text: &str, room: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let line = lines.last_mut().expect("never empty");
-        if line.is_empty() {
-            line.push_str(word);
-        } else if line.chars().count() + 1 + word.chars().count() <= room {
-            write!(line, " {word}").expect("a string takes all");
-        } else {
-            lines.push(word.to_owned());
-        }
-    }
-    lines
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Whose blocks keep free memory, as a table and in words.
 
-use super::{Page, Style, Tone, clean, shorten};
 use crate::report::blame::{Blame, Blamed};
+use crate::report::page::{Page, Style, Tone, clean, shorten, wrap};
 use crate::report::units::{bytes, count, duration, plural};
 
 /// Owners in the report.
@@ -15,7 +15,7 @@ const TOLD: usize = 3;
 
 /// The blame of a process as text, with a line feed at its end. `title` says which recording and process it is of.
 pub fn render_blame(title: &str, blame: &Blame, style: Style) -> String {
-    let mut page = Page { text: String::new(), style };
+    let mut page = Page::new(style);
     let painted = style.paint(Tone::Heading, &clean(title));
     page.line(&painted);
     page.blame_summary(blame);
@@ -25,7 +25,7 @@ pub fn render_blame(title: &str, blame: &Blame, style: Style) -> String {
     page.blame_owners(blame);
     page.heading("What this does not tell");
     for limit in &blame.limits {
-        for (number, part) in super::wrap(limit, style.width() - 4).iter().enumerate() {
+        for (number, part) in wrap(limit, style.width() - 4).iter().enumerate() {
             let mark = if number == 0 { "·" } else { " " };
             let part = style.paint(Tone::Quiet, &format!("{mark} {part}"));
             page.line(&format!("  {part}"));
@@ -105,18 +105,20 @@ impl Page {
         self.heading("In words");
         for site in told {
             let text = words(site, blame.source == "unknown");
-            for (number, part) in super::wrap(&text, self.style.width() - 4).iter().enumerate() {
+            for (number, part) in wrap(&text, self.style.width() - 4).iter().enumerate() {
                 self.line(&format!("  {} {part}", if number == 0 { "·" } else { " " }));
             }
         }
     }
 
     fn blame_order(&mut self, blame: &Blame) {
-        if blame.order.len() < 2 {
+        // What a step leaves to the top of an arena can outweigh what it releases: then the order ends before it.
+        let rises = blame.order.windows(2).take_while(|pair| pair[1].release_bytes > pair[0].release_bytes).count();
+        if rises == 0 {
             return;
         }
         self.heading("One after the other");
-        for (number, step) in blame.order.iter().enumerate() {
+        for (number, step) in blame.order.iter().take(rises + 1).enumerate() {
             let joint = if number == 0 { " " } else { "+" };
             let room = self.style.width() - 20;
             self.line(&format!("  {joint} {:<room$}{:>12}", shorten(&step.site, room), signed(step.release_bytes)));

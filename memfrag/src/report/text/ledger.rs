@@ -1,8 +1,8 @@
 //! The ledger as lines with bars.
 
-use super::{Page, Tone};
 use crate::report::chart::bar;
 use crate::report::model::Ledger;
+use crate::report::page::{Page, Tone, wrap};
 use crate::report::units::{bytes, duration, plural};
 
 /// Columns before the bars.
@@ -60,7 +60,7 @@ impl Page {
 
     /// A quiet sentence below a table.
     pub(super) fn remark(&mut self, text: &str) {
-        for part in super::wrap(text, self.style.width() - 2) {
+        for part in wrap(text, self.style.width() - 2) {
             let part = self.style.paint(Tone::Quiet, &part);
             self.line(&format!("  {part}"));
         }

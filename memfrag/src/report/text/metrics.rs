@@ -1,7 +1,7 @@
 //! The few measures of fragmentation that a person needs, in words.
 
-use super::Page;
 use crate::report::model::Process;
+use crate::report::page::Page;
 use crate::report::units::{bytes, count, plural};
 use std::fmt::Write as _;
 
