@@ -1,7 +1,7 @@
 //! One pass over a heap, upwards: which resident pages would be returned as it is, and which if all blocks of one
 //! owner were gone; for all owners at once.
 //!
-//! What is not held is free. A page is returned when nothing held reaches into it, counting [`Rule::margin`] bytes
+//! What is not held is free. A page is returned when nothing held reaches into it, counting the rule's margin of bytes
 //! behind each held range as held (see [`Rule::whole_pages`]). Without the blocks of an owner, the free ranges
 //! between and around them grow together. That happens only between two held ranges of others, so each owner's gain
 //! is a sum over its *stretches*: consecutive held ranges of one owner, with the free ranges around them. The pass

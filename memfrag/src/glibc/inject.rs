@@ -1,7 +1,7 @@
 //! `malloc_trim(0)`, called in a running process by one of its own threads.
 //!
 //! malloc is not made to be called from within itself: a signal handler that trims kills the program sooner or later.
-//! So one thread is stopped at a place that is provably outside the allocator ([`place`]), while all others run on, so
+//! So one thread is stopped at a place that is provably outside the allocator (`place`), while all others run on, so
 //! that who holds a lock can give it back. The thread calls the function with its signals blocked, on its own stack
 //! below what it uses, and is put back to where it was with every register as it was; a system call in which it
 //! waited goes on waiting. Signals that come meanwhile wait until then.
