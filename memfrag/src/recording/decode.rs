@@ -3,7 +3,7 @@
 use super::chunk::{ChunkHeader, MAX_EVENTS};
 use super::columns::{Columns, Unpacker, column};
 use super::encode::{ESCAPE, alloc, free};
-use super::model::{Model, NONE};
+use super::model::{Model, UNKNOWN, class_of};
 use super::tables::{self, KnownCall};
 use super::varint::{Input, unfold};
 use memfrag_common::{Event, Kind, Op};
@@ -174,47 +174,44 @@ impl State<'_> {
     fn alloc(&mut self, columns: &mut Cursors<'_>, size: u64) -> Option<u64> {
         let thread = self.thread;
         let token = columns.byte(column::ALLOC)?;
-        // The writer looks at the lists in this order, which drops blocks from them; so must the reader.
         if token == alloc::NULL {
             return Some(0);
         }
         let lane = self.model.lane(thread);
-        if token == alloc::OLD {
-            let (addr, freed) = (lane.old, lane.freed);
-            if self.model.addr(usize::from(freed)) == Some(addr) {
-                self.model.reuse(freed, size);
-            } else {
-                self.model.fresh(thread, addr, size);
-            }
-            return Some(addr);
-        }
         let top = lane.top;
-        let front = self.model.front(thread, size);
-        let (number, addr) = match token {
-            alloc::FRONT => (front, 0),
-            alloc::TOP => (NONE, top),
-            alloc::SLOT => (NONE, self.model.next_slot(thread, size)),
+        let (old, freed) = (lane.old, lane.freed);
+        let number = match token {
+            alloc::RECENT..alloc::UNKNOWN_RECENT => self.recent(class_of(size), token - alloc::RECENT)?,
+            alloc::UNKNOWN_RECENT..alloc::TOP => self.recent(UNKNOWN, token - alloc::UNKNOWN_RECENT)?,
+            alloc::NEAR..alloc::OLD => self.earlier(usize::from(token - alloc::NEAR) + 1)?,
+            alloc::FAR => self.earlier(usize::from(columns.pair(column::FAR)?))?,
+            alloc::OLD if self.model.addr(usize::from(freed)) == Some(old) => {
+                self.model.take_back(thread, freed);
+                freed
+            }
             _ => {
-                let unknown = self.model.front_unknown(thread);
-                match token {
-                    alloc::UNKNOWN_FRONT => (unknown, 0),
-                    alloc::BEHIND..alloc::NEAR => (self.model.behind(front, usize::from(token - alloc::BEHIND) + 1), 0),
-                    alloc::NEAR..alloc::OLD => (self.earlier(usize::from(token - alloc::NEAR) + 1)?, 0),
-                    alloc::FAR => (self.earlier(usize::from(columns.pair(column::FAR)?))?, 0),
-                    alloc::NEW => (NONE, top.wrapping_add(columns.new_difference(column::ALLOC_NEW)?)),
-                    _ => (NONE, top.wrapping_add(columns.wide_difference()?)),
-                }
+                let addr = match token {
+                    alloc::TOP => top,
+                    alloc::SLOT => self.model.next_slot(thread, size),
+                    alloc::OLD => old,
+                    alloc::NEW => top.wrapping_add(columns.new_difference(column::ALLOC_NEW)?),
+                    _ => top.wrapping_add(columns.wide_difference()?),
+                };
+                self.model.fresh(thread, addr, size);
+                return Some(addr);
             }
         };
-        let named = !matches!(token, alloc::TOP | alloc::SLOT | alloc::NEW | alloc::WIDE);
-        if named {
-            let addr = self.model.addr(usize::from(number))?;
-            self.model.reuse(number, size);
-            Some(addr)
-        } else {
-            self.model.fresh(thread, addr, size);
-            Some(addr)
-        }
+        let addr = self.model.addr(usize::from(number))?;
+        self.model.reuse(number, size);
+        Some(addr)
+    }
+
+    /// The block `depth` below the one of its class freed last, which is taken off its stack.
+    #[inline]
+    fn recent(&mut self, class: u8, depth: u8) -> Option<u16> {
+        let number = self.model.recent(self.thread, class, usize::from(depth))?;
+        self.model.drop_recent(self.thread, class, usize::from(depth));
+        Some(number)
     }
 
     #[inline]

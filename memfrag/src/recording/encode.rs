@@ -2,7 +2,7 @@
 
 use super::chunk::{ChunkHeader, EventsSummary, MAX_EVENTS, kind};
 use super::columns::{Draft, column};
-use super::model::{DEPTH, Model, NONE};
+use super::model::{Model, UNKNOWN, class_of};
 use super::tables::{self, Call, CallTable, ThreadTable};
 use super::varint::{fold, put};
 use memfrag_common::prefetch::prefetch;
@@ -11,20 +11,18 @@ use std::collections::BTreeMap;
 
 /// What the byte in the column of allocations says.
 pub(super) mod alloc {
-    use super::DEPTH;
+    use super::super::model::DEPTH;
 
-    /// The block of this size freed last.
-    pub(crate) const FRONT: u8 = 0;
+    /// From here on, a block of this size: so many places below the one freed last.
+    pub(crate) const RECENT: u8 = 0;
+    /// From here on, the same among the blocks of unknown size.
+    pub(crate) const UNKNOWN_RECENT: u8 = RECENT + DEPTH as u8;
     /// Right behind the last new block.
-    pub(crate) const TOP: u8 = 1;
+    pub(crate) const TOP: u8 = UNKNOWN_RECENT + DEPTH as u8;
     /// The next slot of a slab.
-    pub(crate) const SLOT: u8 = 2;
-    /// The block of unknown size freed last.
-    pub(crate) const UNKNOWN_FRONT: u8 = 3;
-    /// From here on, a block behind the one of this size freed last.
-    pub(crate) const BEHIND: u8 = 4;
+    pub(crate) const SLOT: u8 = TOP + 1;
     /// From here on, a distance in named blocks.
-    pub(crate) const NEAR: u8 = BEHIND + DEPTH as u8;
+    pub(crate) const NEAR: u8 = SLOT + 1;
     /// The old block of this reallocation.
     pub(crate) const OLD: u8 = 251;
     /// Null.
@@ -213,10 +211,6 @@ impl Encoder {
         if let Some(addr) = block_of(event) {
             self.model.send_for(self.known.latest(addr));
         }
-        if let Op::Alloc { size, .. } = event.op {
-            // Mostly it is the same thread's.
-            self.model.send_for(self.model.head(self.thread, size));
-        }
     }
 
     /// Takes one event, for which there must be room.
@@ -390,6 +384,7 @@ impl Encoder {
             let freed = lane.freed;
             self.draft.allocs.push(alloc::OLD);
             let number = if self.model.addr(usize::from(freed)) == Some(addr) {
+                self.model.take_back(thread, freed);
                 self.model.reuse(freed, size)
             } else {
                 self.model.fresh(thread, addr, size)
@@ -398,46 +393,33 @@ impl Encoder {
             return;
         }
         let top = lane.top;
-        let front = self.model.front(thread, size);
-        let number = if self.model.addr(usize::from(front)) == Some(addr) {
-            self.draft.allocs.push(alloc::FRONT);
-            self.model.reuse(front, size)
-        } else if addr == top {
-            self.draft.allocs.push(alloc::TOP);
-            self.model.fresh(thread, addr, size)
-        } else if addr == self.model.next_slot(thread, size) {
-            self.draft.allocs.push(alloc::SLOT);
-            self.model.fresh(thread, addr, size)
+        let number = if let Some(number) = self.known.find(addr, &self.model) {
+            self.put_earlier(number, size);
+            self.model.reuse(number, size)
         } else {
-            let unknown = self.model.front_unknown(thread);
-            if self.model.addr(usize::from(unknown)) == Some(addr) {
-                self.draft.allocs.push(alloc::UNKNOWN_FRONT);
-                self.model.reuse(unknown, size)
-            } else if let Some(number) = self.known.find(addr, &self.model) {
-                self.put_earlier(front, number);
-                self.model.reuse(number, size)
+            let token = if addr == top {
+                alloc::TOP
+            } else if addr == self.model.next_slot(thread, size) {
+                alloc::SLOT
             } else {
-                let token = self.put_new(column::ALLOC_NEW, addr.wrapping_sub(top), alloc::NEW, alloc::WIDE);
-                self.draft.allocs.push(token);
-                self.model.fresh(thread, addr, size)
-            }
+                self.put_new(column::ALLOC_NEW, addr.wrapping_sub(top), alloc::NEW, alloc::WIDE)
+            };
+            self.draft.allocs.push(token);
+            self.model.fresh(thread, addr, size)
         };
         self.known.insert(addr, number);
     }
 
-    /// An allocation took the memory of a block that no guess named.
+    /// An allocation took the memory of a block that the chunk has named.
     #[inline]
-    fn put_earlier(&mut self, front: u16, number: u16) {
-        let mut behind = front;
-        for depth in 0..DEPTH {
-            behind = self.model.behind(behind, 1);
-            if behind == NONE {
-                break;
-            }
-            if behind == number {
-                self.draft.allocs.push(alloc::BEHIND + depth as u8);
-                return;
-            }
+    fn put_earlier(&mut self, number: u16, size: u64) {
+        let (class, first) = match self.model.class(number) {
+            UNKNOWN => (UNKNOWN, alloc::UNKNOWN_RECENT),
+            _ => (class_of(size), alloc::RECENT),
+        };
+        if let Some(depth) = self.model.take_recent(self.thread, class, number) {
+            self.draft.allocs.push(first + depth as u8);
+            return;
         }
         let distance = self.distance(number);
         if distance <= alloc::NEAREST {
