@@ -1,10 +1,17 @@
 //! A process's heap, walked from outside.
 
+mod confidence;
+mod error;
+
+pub use confidence::{Confidence, Discrepancy};
+pub use error::WalkError;
+use error::{explain, repeats, unreadable};
+
 use super::caches::{self, Cached, Links, ThreadCache};
 use super::find::{self, Anchors, Missing};
 use super::layout::{Arena, ChunkKind, Layout};
 use super::mapped::{self, Mapped};
-use super::memory::{Memory, ProcessMemory, Unreadable};
+use super::memory::{Memory, ProcessMemory};
 use super::state::{ArenaState, Parameters};
 use super::stop::{StopError, Stopped};
 use super::version::{Offsets, Version};
@@ -12,173 +19,18 @@ use super::walk::{Damage, Stream, Walked, Walking};
 use crate::target::AllocatorKind;
 use crate::target::allocator::{self, Allocator, Cache};
 use crate::target::maps::MapLine;
-use crate::target::process::{self, ProcessError, Stat};
+use crate::target::process::{self, ProcessError};
 use crate::target::residency::Residency;
 use std::cell::RefCell;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
-use thiserror::Error;
 
 /// How often a heap that was changing is read again.
 const ATTEMPTS: u32 = 12;
 
 /// How often an arena that was changing is read again, before all of the heap is.
 const ARENA_ATTEMPTS: u32 = 50;
-
-/// Why a heap cannot be walked.
-#[derive(Debug, Error)]
-pub enum WalkError {
-    /// The process cannot be looked at.
-    #[error(transparent)]
-    Process(#[from] ProcessError),
-    /// Another allocator serves the program.
-    #[error(
-        "process {pid} takes its memory from {kind}{version}, not from glibc's malloc: its heap has another form, \
-         which memfrag cannot walk; `memfrag trace --pid {pid}` records its calls all the same",
-        version = .version.as_ref().map(|version| format!(" {version}")).unwrap_or_default()
-    )]
-    OtherAllocator {
-        /// The process.
-        pid: u32,
-        /// The allocator.
-        kind: AllocatorKind,
-        /// Its version, where it is known.
-        version: Option<String>,
-    },
-    /// No allocator was found.
-    #[error(
-        "process {pid} has no allocator that memfrag knows: neither its program nor a library of it defines malloc"
-    )]
-    NoAllocator {
-        /// The process.
-        pid: u32,
-    },
-    /// The layout of the version is not known.
-    #[error(
-        "process {pid} uses glibc {version}, whose heap memfrag does not know (it knows {} to {}); `memfrag trace \
-         --pid {pid}` records its calls all the same",
-        Version::OLDEST,
-        Version::NEWEST
-    )]
-    UnknownVersion {
-        /// The process.
-        pid: u32,
-        /// What the file says.
-        version: String,
-    },
-    /// Something that every heap has was not found.
-    #[error(
-        "{what} of glibc {version} in process {pid} {}; either {file} differs from the releases of that version, or \
-         the process has not allocated anything yet",
-        if *.places == 0 { "was not found".to_owned() } else { format!("could be at {places} places") }
-    )]
-    NotFound {
-        /// The process.
-        pid: u32,
-        /// What was looked for.
-        what: &'static str,
-        /// In how many places it could be.
-        places: usize,
-        /// The version.
-        version: Version,
-        /// The file with the allocator.
-        file: PathBuf,
-    },
-    /// The chunks do not follow each other.
-    #[error("{damage}; read {attempts} times")]
-    Damaged {
-        /// Where, and what is wrong.
-        damage: Damage,
-        /// How often the heap was read.
-        attempts: u32,
-    },
-    /// Memory could not be read.
-    #[error("cannot read the heap of process {pid}: {source}")]
-    Unreadable {
-        /// The process.
-        pid: u32,
-        /// The place, and what the system said.
-        source: Unreadable,
-    },
-    /// The process could not be stopped.
-    #[error(transparent)]
-    Stop(StopError),
-}
-
-impl From<StopError> for WalkError {
-    fn from(error: StopError) -> Self {
-        match error {
-            StopError::Process(error) => Self::Process(error),
-            other => Self::Stop(other),
-        }
-    }
-}
-
-/// How sure it is that a walk shows the heap as it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Confidence {
-    /// The process stood still, and everything adds up.
-    Exact,
-    /// The process ran on; yet everything adds up.
-    Consistent,
-    /// Something does not add up; see [`Walk::discrepancies`].
-    Doubtful,
-}
-
-impl Confidence {
-    /// The name by which it is shown.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Exact => "exact",
-            Self::Consistent => "consistent",
-            Self::Doubtful => "doubtful",
-        }
-    }
-}
-
-/// Something that a heap walk and the allocator's own records do not agree on.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Discrepancy {
-    /// An arena's segments against its `system_mem`.
-    #[error("the arena {arena:#x} counts {system} bytes as obtained, its segments have {walked}")]
-    System {
-        /// The arena.
-        arena: u64,
-        /// What it counts.
-        system: u64,
-        /// What was found.
-        walked: u64,
-    },
-    /// Mapped chunks against the parameters' count of them.
-    #[error("the allocator counts {chunks} mapped chunks of {bytes} bytes, {found} of {found_bytes} were found")]
-    Mapped {
-        /// What it counts.
-        chunks: u64,
-        /// Their bytes.
-        bytes: u64,
-        /// What was found.
-        found: u64,
-        /// Their bytes.
-        found_bytes: u64,
-    },
-    /// Entries of caches and fastbins for which there is no chunk in use.
-    #[error("{chunks} entries of caches or fastbins lead to no chunk in use, the first to {first:#x}")]
-    Strays {
-        /// How many.
-        chunks: u64,
-        /// The first one.
-        first: u64,
-    },
-    /// Fastbins that lead nowhere.
-    #[error("{lists} fastbins of the arena {arena:#x} lead nowhere")]
-    Fastbins {
-        /// The arena.
-        arena: u64,
-        /// How many lists.
-        lists: u32,
-    },
-}
 
 /// A process's heap.
 #[derive(Clone, Debug)]
@@ -575,31 +427,6 @@ impl Snapshot {
             stopped: Duration::ZERO,
             not_stopped: None,
         }
-    }
-}
-
-/// The error to tell: that the process has ended meanwhile, where that is the reason.
-fn explain(pid: u32, error: WalkError) -> WalkError {
-    match (&error, Stat::read(pid)) {
-        (WalkError::Process(_), _) => error,
-        (_, Ok(stat)) if !stat.has_ended() => error,
-        _ => ProcessError::Exited { pid }.into(),
-    }
-}
-
-/// Whether the last faults are all the same: then it is no change that was seen halfway.
-fn repeats(faults: &[String]) -> bool {
-    const SAME: usize = 4;
-    faults.len() >= SAME && faults[faults.len() - SAME..].windows(2).all(|pair| pair[0] == pair[1])
-}
-
-fn unreadable(pid: u32, source: Unreadable) -> WalkError {
-    match source.source.raw_os_error() {
-        Some(libc::ESRCH) => ProcessError::Exited { pid }.into(),
-        Some(libc::EPERM | libc::EACCES) => {
-            ProcessError::NotPermitted { pid, what: "the heap", owner: process::owner(pid).unwrap_or(0) }.into()
-        }
-        _ => WalkError::Unreadable { pid, source },
     }
 }
 
