@@ -206,11 +206,7 @@ fn traced_blocks(
         pid = child(tracer.pid()).unwrap_or(0);
         Ok(pid != 0 && ready(pid)?)
     })?;
-    process::send(pid, libc::SIGSTOP)?;
-    until("it is stopped", Duration::from_secs(5), || Ok(proc_state(pid)? == b'T'))?;
-    let walk = Walk::take(pid)?;
-    ensure!(proc_state(pid)? == b'T', "the walk has set a stopped process going");
-    ensure!(walk.confidence == Confidence::Exact, "{:?}", walk.discrepancies);
+    let walk = stopped_and_walked(pid)?;
     process::send(pid, libc::SIGKILL)?;
     tracer.wait(process::LIMIT)?;
     let events = events::read(&recording)?;
@@ -219,6 +215,25 @@ fn traced_blocks(
     let live = oracle.heap(pid).context("the trace knows nothing of the process")?;
     let extra = all_in_use(&walk, live.iter().map(|(&address, block)| (address, block.size)))?;
     Ok((live.len(), extra))
+}
+
+/// Stops the process for good and walks its heap. The signal may have caught a thread in the middle of a change; no
+/// walk can end that, so the process goes on and is stopped anew.
+fn stopped_and_walked(pid: u32) -> Result<Walk> {
+    for attempt in 1.. {
+        process::send(pid, libc::SIGSTOP)?;
+        until("it is stopped", Duration::from_secs(5), || Ok(proc_state(pid)? == b'T'))?;
+        let walk = Walk::take(pid);
+        ensure!(proc_state(pid)? == b'T', "the walk has set a stopped process going");
+        match walk {
+            Ok(walk) if walk.confidence == Confidence::Exact => return Ok(walk),
+            Ok(walk) => ensure!(attempt < 10, "{:?}", walk.discrepancies),
+            Err(error) => ensure!(attempt < 10, "{error}"),
+        }
+        process::send(pid, libc::SIGCONT)?;
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    unreachable!("the last attempt returns")
 }
 
 /// The command writes this file when it is ready.

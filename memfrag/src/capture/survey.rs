@@ -1,6 +1,7 @@
 //! A walk of a traced process's heap, put into the stream of events at the very moment at which it is true.
 
 use super::{Capture, Sink};
+use crate::glibc::walker;
 use crate::glibc::{Confidence, Snapshot, Stopped, Walk, WalkError, Walker};
 use crate::target::Residency;
 use std::time::Duration;
@@ -84,7 +85,7 @@ impl Reading {
                 Err(WalkError::Damaged { .. } | WalkError::Unreadable { .. }) if attempt < ATTEMPTS => attempt += 1,
                 Err(error) => return Err(error.into()),
             }
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(walker::pause(attempt));
             let stopped = Stopped::new(walker.pid()).map_err(WalkError::from)?;
             let before = self.stopped;
             self = Self::take(capture, walker, stopped, sink)?;

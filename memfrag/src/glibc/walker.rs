@@ -32,6 +32,12 @@ const ATTEMPTS: u32 = 12;
 /// How often an arena that was changing is read again, before all of the heap is.
 const ARENA_ATTEMPTS: u32 = 50;
 
+/// How long a process runs before it is looked at for the `attempt`th time: longer and longer, since a thread in the
+/// middle of a change may be waiting for a processor.
+pub(crate) fn pause(attempt: u32) -> Duration {
+    Duration::from_millis(1 << attempt.min(7).saturating_sub(1))
+}
+
 /// A process's heap.
 #[derive(Clone, Debug)]
 pub struct Walk {
@@ -253,7 +259,7 @@ impl Walker {
         let mut faults: Vec<String> = Vec::new();
         for attempt in 1..=ATTEMPTS {
             if attempt > 1 {
-                std::thread::sleep(Duration::from_millis(u64::from(attempt)));
+                std::thread::sleep(pause(attempt));
             }
             match read() {
                 Ok((snapshot, stop)) => {

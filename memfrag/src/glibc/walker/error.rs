@@ -107,9 +107,10 @@ pub(super) fn explain(pid: u32, error: WalkError) -> WalkError {
     }
 }
 
-/// Whether the last faults are all the same: then it is no change that was seen halfway.
+/// Whether the last faults are all the same: then it is no change that was seen halfway. With the pauses between them,
+/// a thread that waited for a processor in the middle of a change has had a fifth of a second to end it.
 pub(super) fn repeats(faults: &[String]) -> bool {
-    const SAME: usize = 4;
+    const SAME: usize = 8;
     faults.len() >= SAME && faults[faults.len() - SAME..].windows(2).all(|pair| pair[0] == pair[1])
 }
 
