@@ -9,7 +9,7 @@ pub enum Confidence {
     Exact,
     /// The process ran on; yet everything adds up.
     Consistent,
-    /// Something does not add up; see [`Walk::discrepancies`].
+    /// Something does not add up; see [`Walk::discrepancies`](super::Walk::discrepancies).
     Doubtful,
 }
 
