@@ -1,12 +1,11 @@
 //! `memfrag heap`: a process's heap as it lies in memory now.
 
 use super::args::HeapArgs;
-use super::report::style;
+use super::report::{show, style};
 use anyhow::Result;
 use memfrag::glibc::{TrimYield, Walker};
 use memfrag::report::heap::{HeapReport, render};
 use memfrag::target::ProcessInfo;
-use std::io::{self, BufWriter, Write as _};
 
 /// Runs the verb and returns the exit status.
 pub(super) fn run(args: &HeapArgs) -> Result<u8> {
@@ -15,13 +14,6 @@ pub(super) fn run(args: &HeapArgs) -> Result<u8> {
     let (walk, pages) = walker.with_pages(!args.running)?;
     let trim = TrimYield::of_walk(&walk, &pages);
     let report = HeapReport::new(&process, &walker, &walk, &trim);
-    let mut out = BufWriter::new(io::stdout().lock());
-    if args.json {
-        serde_json::to_writer_pretty(&mut out, &report)?;
-        writeln!(out)?;
-    } else {
-        out.write_all(render(&report, style()).as_bytes())?;
-    }
-    out.flush()?;
+    show(&report, args.json, || render(&report, style()))?;
     Ok(0)
 }

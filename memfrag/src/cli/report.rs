@@ -41,6 +41,18 @@ pub(super) fn print(text: &str) -> Result<()> {
     Ok(())
 }
 
+/// Prints what a verb found: as one JSON document, or as text.
+pub(super) fn show(found: &impl serde::Serialize, json: bool, text: impl FnOnce() -> String) -> Result<()> {
+    if !json {
+        return print(&text());
+    }
+    let mut out = BufWriter::new(io::stdout().lock());
+    serde_json::to_writer_pretty(&mut out, found)?;
+    writeln!(out)?;
+    out.flush()?;
+    Ok(())
+}
+
 /// Prints the report of a recording as one JSON document.
 pub(super) fn print_json(file: &Path, at: Option<Duration>) -> Result<()> {
     let report = gather(file, at)?;

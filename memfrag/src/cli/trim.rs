@@ -1,12 +1,11 @@
 //! `memfrag trim`: what `malloc_trim` would return of a process's heap, and doing it.
 
 use super::args::TrimArgs;
-use super::report::style;
+use super::report::{show, style};
 use anyhow::Result;
 use memfrag::glibc::{TrimYield, Walker, inject};
 use memfrag::report::trim::{TrimReport, render};
 use memfrag::target::ProcessInfo;
-use std::io::{self, BufWriter, Write as _};
 
 /// Runs the verb and returns the exit status.
 pub(super) fn run(args: &TrimArgs) -> Result<u8> {
@@ -22,13 +21,6 @@ pub(super) fn run(args: &TrimArgs) -> Result<u8> {
         }
     }
     let report = TrimReport::new(&process, &walker, &walk, &predicted, trimmed.as_ref());
-    let mut out = BufWriter::new(io::stdout().lock());
-    if args.json {
-        serde_json::to_writer_pretty(&mut out, &report)?;
-        writeln!(out)?;
-    } else {
-        out.write_all(render(&report, style()).as_bytes())?;
-    }
-    out.flush()?;
+    show(&report, args.json, || render(&report, style()))?;
     Ok(0)
 }
