@@ -1,14 +1,19 @@
-//! `cargo xtask lint`: formatting, clippy, documentation, and whether the BPF object is current.
+//! `cargo xtask lint`: formatting, clippy, documentation, and whether BPF object and dashboard are current.
 
-use crate::{ebpf, shell};
+use crate::{ebpf, shell, web};
 use anyhow::{Result, ensure};
 
 /// A check's name and what runs it.
 pub(crate) type Check = (&'static str, fn() -> Result<()>);
 
 /// What makes up the verb, in order of cost.
-pub(crate) const CHECKS: &[Check] =
-    &[("formatting", formatting), ("BPF object", ebpf::check), ("clippy", clippy), ("documentation", documentation)];
+pub(crate) const CHECKS: &[Check] = &[
+    ("formatting", formatting),
+    ("BPF object", ebpf::check),
+    ("dashboard", web::check),
+    ("clippy", clippy),
+    ("documentation", documentation),
+];
 
 /// Runs every check, also after one has failed.
 pub(crate) fn run(args: &[String]) -> Result<()> {

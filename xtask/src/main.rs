@@ -7,6 +7,7 @@ mod lint;
 mod setup;
 mod shell;
 mod test;
+mod web;
 
 use std::process::ExitCode;
 
@@ -15,9 +16,14 @@ type Verb = (&'static str, &'static str, fn(&[String]) -> anyhow::Result<()>);
 
 const VERBS: &[Verb] = &[
     ("setup", "install what building and testing need, as far as it is missing", setup::run),
-    ("lint", "formatting, clippy, documentation, and whether the built BPF object is current", lint::run),
+    (
+        "lint",
+        "formatting, clippy, documentation, and whether BPF object and page are what their sources build",
+        lint::run,
+    ),
     ("test", "everything that CI runs; with --long also the soaks and fault storms", test::run),
     ("ebpf", "build the BPF object; with --check only tell whether it is current", ebpf::run),
+    ("web", "check, test and build the dashboard's page; with --check only tell whether it is current", web::run),
     ("bench", "the benchmarks, and whole programs under memfrag and its peers; --quick for a short look", bench::run),
     ("dist", "the binary to hand out, in target/dist, tried from an empty directory", dist::run),
 ];

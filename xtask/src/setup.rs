@@ -18,6 +18,7 @@ enum Sign {
 /// Something to have: what it serves, its sign, and the packages that bring it, the first one available is taken.
 struct Need(&'static str, Sign, &'static [&'static str]);
 
+const PAGE: &str = "building the dashboard's page";
 const BPF: &str = "building the BPF object";
 const PROGRAMS: &str = "tests on real programs";
 const ALLOCATORS: &str = "tests on other allocators";
@@ -32,6 +33,9 @@ const NEEDS: &[Need] = &[
     Need(BPF, Sign::Package, &["libzstd-dev"]),
     Need(BPF, Sign::Package, &["zlib1g-dev"]),
     Need(BPF, Sign::Package, &["libxml2-dev"]),
+    Need(PAGE, Sign::Program("node"), &["nodejs"]),
+    Need(PAGE, Sign::Program("npm"), &["npm"]),
+    Need("tests in a browser", Sign::Program("chromium"), &["chromium", "chromium-browser"]),
     Need("every build", Sign::Program("cc"), &["gcc"]),
     Need("every build", Sign::Package, &["libc6-dev"]),
     Need(PROGRAMS, Sign::Program("gcc"), &["gcc"]),

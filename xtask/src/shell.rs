@@ -1,6 +1,7 @@
 //! Running other programs: every command is shown before it runs, and its failure is told with its words.
 
 use anyhow::{Context, Result, ensure};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -60,6 +61,20 @@ pub(crate) fn output(name: &str, words: &[&str]) -> Option<String> {
 pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
+}
+
+/// Where what could not run here is noted, for the counts of `cargo xtask test`.
+pub(crate) fn skip_log() -> PathBuf {
+    target_dir().join("skipped-tests.txt")
+}
+
+/// Says that a check cannot run on this machine, and notes it.
+pub(crate) fn skip(name: &str, reason: &str) {
+    eprintln!("SKIP {name}: {reason}");
+    // There is none when no run of `cargo xtask test` counts.
+    if let Ok(mut log) = std::fs::OpenOptions::new().append(true).open(skip_log()) {
+        let _ = writeln!(log, "SKIP {name}: {reason}");
+    }
 }
 
 /// Whether this process has the rights of root.

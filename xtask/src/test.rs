@@ -90,7 +90,7 @@ struct Tally {
 
 impl Tally {
     fn new() -> Result<Self> {
-        let skip_log = shell::target_dir().join("skipped-tests.txt");
+        let skip_log = shell::skip_log();
         std::fs::create_dir_all(shell::target_dir())?;
         std::fs::write(&skip_log, "").with_context(|| format!("cannot write {}", skip_log.display()))?;
         Ok(Self { passed: 0, failures: Vec::new(), skips: BTreeMap::new(), skip_log })
