@@ -1,0 +1,24 @@
+// What the map tells the page, and what the page may tell the map.
+import type { Address, Mode } from "../protocol";
+import type { Layout } from "../worker/messages";
+
+/** A range of addresses that is marked in the map. */
+export interface Marked {
+    start: Address;
+    /** Exclusive. */
+    end: Address;
+}
+
+/** State of the map that belongs into a permalink. */
+export interface MapPlace {
+    mode: Mode;
+    layout: Layout;
+    /** Address at the top left, and the zoom; null while the whole heap is fitted in. */
+    at: { address: Address; zoom: number } | null;
+}
+
+/** A class of blocks to light up: its label as in the palette of the mode. */
+export interface HighlightRequest {
+    mode: Extract<Mode, "site" | "thread" | "size">;
+    label: string;
+}
