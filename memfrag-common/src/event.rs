@@ -151,6 +151,19 @@ pub enum Op {
 }
 
 impl Event {
+    /// The block that an allocator's event is about, the old one where a reallocation begins; 0 where there is none.
+    /// `None` for every other event.
+    #[inline]
+    pub const fn block(&self) -> Option<u64> {
+        match self.op {
+            Op::Alloc { addr, .. }
+            | Op::Free { addr, .. }
+            | Op::ReallocBegin { old: addr, .. }
+            | Op::ReallocEnd { addr, .. } => Some(addr),
+            _ => None,
+        }
+    }
+
     /// Decodes a record, with its time already made relative to the trace. `None` for a kind or function that this
     /// version does not know; the caller counts it.
     #[inline]

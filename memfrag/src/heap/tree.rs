@@ -24,18 +24,6 @@ const LATE_FORK: u64 = 1_000_000_000;
 /// How many events ahead the memory that an event needs is sent for.
 const AHEAD: usize = 12;
 
-/// The block that an event is about.
-#[inline]
-const fn block_of(event: &Event) -> Option<u64> {
-    match event.op {
-        Op::Alloc { addr, .. }
-        | Op::Free { addr, .. }
-        | Op::ReallocBegin { old: addr, .. }
-        | Op::ReallocEnd { addr, .. } => Some(addr),
-        _ => None,
-    }
-}
-
 /// The heaps of all traced processes, rebuilt from their events.
 ///
 /// The state depends on nothing but the calls made: there is no clock and no I/O in it. Events of a process are taken
@@ -153,7 +141,7 @@ impl Heaps {
         for (at, event) in events.iter().enumerate() {
             // An event's own look-ups wait for one another, but those of different events need not.
             if let Some(later) = events.get(at + AHEAD)
-                && let Some(addr) = block_of(later)
+                && let Some(addr) = later.block()
                 && let Some(heap) = self.heap_of(later.pid)
             {
                 heap.send_for(addr);

@@ -58,18 +58,6 @@ pub(super) mod free {
 /// How many events ahead the memory that an event needs is sent for: first where its block is noted, then the block.
 const AHEAD: usize = 6;
 
-/// The block that an event is about.
-#[inline]
-const fn block_of(event: &Event) -> Option<u64> {
-    match event.op {
-        Op::Alloc { addr, .. }
-        | Op::Free { addr, .. }
-        | Op::ReallocBegin { old: addr, .. }
-        | Op::ReallocEnd { addr, .. } => Some(addr),
-        _ => None,
-    }
-}
-
 /// Two bytes in the columns of times and sizes that send the reader to the wide column.
 pub(super) const ESCAPE: u64 = 0xffff;
 
@@ -195,7 +183,7 @@ impl Encoder {
     pub(super) fn push_all(&mut self, events: &[Event]) {
         for (at, event) in events.iter().enumerate() {
             // Each event's own look-ups wait for one another, but those of different events need not.
-            if let Some(addr) = events.get(at + 2 * AHEAD).and_then(block_of) {
+            if let Some(addr) = events.get(at + 2 * AHEAD).and_then(Event::block) {
                 self.known.send_for(addr);
             }
             if let Some(later) = events.get(at + AHEAD) {
@@ -208,7 +196,7 @@ impl Encoder {
     /// Sends for the blocks that an event further on will probably need.
     #[inline]
     fn send_for_blocks(&self, event: &Event) {
-        if let Some(addr) = block_of(event) {
+        if let Some(addr) = event.block() {
             self.model.send_for(self.known.latest(addr));
         }
     }
