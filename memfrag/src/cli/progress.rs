@@ -1,7 +1,8 @@
-//! The line that says how a trace is doing, and how numbers are written for people.
+//! The line that says how a trace is doing.
 
 use super::tally::Tally;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use memfrag::report::units::{bytes, count};
 use std::time::Duration;
 
 /// Time between two lines.
@@ -40,53 +41,14 @@ impl Progress {
         self.bar.set_message(format!(
             "{:>5.0} s   {:>11} events/s   {:>11} live blocks   {:>10} resident   {}",
             elapsed.as_secs_f64(),
-            grouped(rate),
-            grouped(tally.live()),
+            count(rate),
+            count(tally.live()),
             bytes(tally.rss()),
-            if tally.lost() == 0 { "none lost".to_owned() } else { format!("{} LOST", grouped(tally.lost())) },
+            if tally.lost() == 0 { "none lost".to_owned() } else { format!("{} LOST", count(tally.lost())) },
         ));
     }
 
     pub(super) fn finish(&self) {
         self.bar.finish_and_clear();
-    }
-}
-
-/// A number in groups of three digits.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push('\u{202f}');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// Bytes in the unit that fits.
-pub(super) fn bytes(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    for unit in ["B", "KiB", "MiB", "GiB"] {
-        if value < 1024.0 {
-            return if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") };
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.1} TiB")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_written_for_people() {
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(1_234_567), "1\u{202f}234\u{202f}567");
-        assert_eq!(bytes(1023), "1023 B");
-        assert_eq!(bytes(1536), "1.5 KiB");
-        assert_eq!(bytes(u64::MAX), "16777216.0 TiB");
     }
 }

@@ -8,6 +8,7 @@ use super::walks::Walks;
 use anyhow::{Context, Result};
 use memfrag::capture::launch::{Child, Held, exit_code};
 use memfrag::recording::{Header, Status, Writer};
+use memfrag::report::units;
 use memfrag::target::process;
 use memfrag_common::loss::Counter;
 use std::path::{Path, PathBuf};
@@ -207,10 +208,10 @@ fn summarize(
     let lost = tally.lost();
     let summary = if output.is_some() { tally.finish(end, status)? } else { None };
     let lost = lost + summary.as_ref().map_or(0, |summary| summary.not_recorded);
-    let losses = if lost == 0 { "none lost".to_owned() } else { format!("{} LOST", super::progress::grouped(lost)) };
+    let losses = if lost == 0 { "none lost".to_owned() } else { format!("{} LOST", units::count(lost)) };
     say(&format!(
         "{} events of {} in {seconds:.1} s, {losses}",
-        super::progress::grouped(tally.events()),
+        units::count(tally.events()),
         match tally.processes() {
             1 => "one process".to_owned(),
             processes => format!("{processes} processes"),
@@ -219,7 +220,7 @@ fn summarize(
     let total = |counter: Counter| counters.iter().map(|(_, values)| values[counter as usize]).sum::<u64>();
     for counter in [Counter::Dropped, Counter::ThreadMapFull, Counter::Waited] {
         if total(counter) > 0 {
-            say(&format!("{} {}", super::progress::grouped(total(counter)), counter.describe()));
+            say(&format!("{} {}", units::count(total(counter)), counter.describe()));
         }
     }
     if backend == Backend::Ebpf && tally.events() as f64 / seconds.max(0.1) > 200_000.0 {
@@ -230,7 +231,7 @@ fn summarize(
     say(&format!(
         "recorded in {} ({}, {each:.1} bytes an event); see it with: memfrag report {}",
         path.display(),
-        super::progress::bytes(summary.bytes),
+        units::bytes(summary.bytes),
         path.display()
     ));
     Ok(())

@@ -2,11 +2,11 @@
 //! losses, to mend what was lost; and as it ends, so that the report rests on what is there.
 
 use super::args::TraceArgs;
-use super::progress::{bytes, grouped};
 use super::tally::Tally;
 use memfrag::capture::Capture;
 use memfrag::capture::survey::{self, Survey};
 use memfrag::glibc::{ChunkKind, WalkError};
+use memfrag::report::units::{bytes, count};
 use std::time::{Duration, Instant};
 
 /// Time between two walks that losses ask for: a process that loses events has no time to stand still often.
@@ -93,7 +93,7 @@ fn found(pid: u32, survey: &Survey) -> String {
     let mapped: u64 = layout.mapped.iter().map(|chunk| chunk.bytes).sum();
     format!(
         "process {pid} had {} blocks in {} of chunks when the trace began; it stood still for {:.1} ms to be read",
-        grouped((blocks + layout.mapped.len()) as u64),
+        count((blocks + layout.mapped.len()) as u64),
         bytes(used + mapped),
         survey.stopped.as_secs_f64() * 1000.0,
     )

@@ -12,7 +12,7 @@
 //! | [`ledger`], [`blame`] | where resident bytes go, and whose blocks keep free memory |
 //! | `moment` | the heap when its pages were seen last |
 //! | `allocator` | which allocator the mapped files mean |
-//! | [`text`], `page`, `chart`, `units` | for the terminal |
+//! | [`text`], `page`, `chart`, [`units`] | for the terminal |
 //! | [`heap`], [`trim`] | a heap walked from outside, and what trimming would return of it |
 //! | [`json`] | for programs |
 
@@ -30,7 +30,7 @@ mod page;
 mod sites;
 pub mod text;
 pub mod trim;
-mod units;
+pub mod units;
 
 pub use build::{RecordingMeta, ReportBuilder};
 pub use model::Report;

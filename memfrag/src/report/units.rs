@@ -1,7 +1,7 @@
 //! Numbers for people.
 
 /// Bytes in IEC units with three or four digits: `131.4 MiB`.
-pub(super) fn bytes(bytes: u64) -> String {
+pub fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
@@ -17,7 +17,7 @@ pub(super) fn bytes(bytes: u64) -> String {
 }
 
 /// A count with its digits in groups of three: `1,204,331`.
-pub(super) fn count(count: u64) -> String {
+pub fn count(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
@@ -30,7 +30,7 @@ pub(super) fn count(count: u64) -> String {
 }
 
 /// A count that need not be exact: `558 k`, `3.4 M`.
-pub(super) fn about(count: f64) -> String {
+pub fn about(count: f64) -> String {
     match count {
         c if c >= 999_950_000.0 => format!("{:.1} G", c / 1e9),
         c if c >= 999_950.0 => format!("{:.1} M", c / 1e6),
@@ -41,7 +41,7 @@ pub(super) fn about(count: f64) -> String {
 }
 
 /// A time in nanoseconds: `820 µs`, `12.4 s`, `3 min 05 s`, `2 h 11 min`.
-pub(super) fn duration(ns: u64) -> String {
+pub fn duration(ns: u64) -> String {
     let seconds = ns as f64 / 1e9;
     match ns {
         0 => "0 s".to_owned(),
@@ -63,7 +63,7 @@ pub(super) fn duration(ns: u64) -> String {
 }
 
 /// `1 block`, `2 blocks`.
-pub(super) fn plural(number: u64, one: &str, many: &str) -> String {
+pub fn plural(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
 }
 
