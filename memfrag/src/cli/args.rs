@@ -28,6 +28,10 @@ pub(super) enum Verb {
     Trim(TrimArgs),
     /// Tell what this kernel, user and machine allow, what probes cost here, and what to do about the rest.
     Doctor(DoctorArgs),
+    /// Print the script that completes memfrag's words in a shell.
+    Completions(CompletionsArgs),
+    /// Print the manual page of memfrag or of one of its verbs.
+    Man(ManArgs),
 }
 
 /// How events are captured.
@@ -202,6 +206,21 @@ pub(super) struct DoctorArgs {
     /// Print one JSON document.
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Debug, Parser)]
+pub(super) struct CompletionsArgs {
+    /// The shell.
+    pub(super) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Parser)]
+pub(super) struct ManArgs {
+    /// The verb; without it, the page of memfrag itself.
+    pub(super) verb: Option<String>,
+    /// Write all pages into this directory instead, one file each.
+    #[arg(long, value_name = "DIR", conflicts_with = "verb")]
+    pub(super) dir: Option<PathBuf>,
 }
 
 /// A time such as `30s`, `1.5s`, `200ms`, `2m`, `1h`, or plain seconds.

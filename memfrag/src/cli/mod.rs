@@ -5,6 +5,7 @@ mod backend;
 mod blame;
 mod doctor;
 mod heap;
+mod manual;
 mod progress;
 mod report;
 mod tally;
@@ -48,6 +49,8 @@ pub(crate) fn main() -> ExitCode {
         Verb::Heap(args) => heap::run(&args),
         Verb::Trim(args) => trim::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
+        Verb::Completions(args) => manual::completions(&args),
+        Verb::Man(args) => manual::man(&args),
     };
     match result {
         Ok(status) => ExitCode::from(status),
