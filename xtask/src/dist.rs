@@ -1,7 +1,7 @@
 //! `cargo xtask dist`: the binary to hand out, with its digest, tried where nothing else lies beside it.
 
 use crate::shell;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::path::Path;
 
 /// `cargo xtask dist`.
@@ -13,6 +13,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let binary = dist.join("memfrag");
     let built = shell::target_dir().join("release/memfrag");
     std::fs::copy(&built, &binary).with_context(|| format!("cannot copy {}", built.display()))?;
+    strip(&binary)?;
     alone(&binary)?;
 
     let digest =
@@ -21,6 +22,12 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     std::fs::write(dist.join("memfrag.sha256"), &digest.stdout)?;
     eprintln!("{}\n{}", binary.display(), String::from_utf8_lossy(&digest.stdout).trim());
     Ok(())
+}
+
+/// Takes the tables of source lines out, which are five sixths of the file; the names of functions stay for backtraces.
+fn strip(binary: &Path) -> Result<()> {
+    let Some(path) = binary.to_str() else { bail!("{} is not UTF-8", binary.display()) };
+    shell::run(&mut shell::program("strip", &["--strip-debug", path])).context("strip is part of binutils, as ld is")
 }
 
 /// Runs the binary where it has only itself: it must carry the BPF object and the preload library.
@@ -32,9 +39,12 @@ fn alone(binary: &Path) -> Result<()> {
     std::fs::create_dir_all(&empty)?;
     let copy = empty.join("memfrag");
     std::fs::copy(binary, &copy)?;
-    let trials: [&[&str]; 3] = [
+    let trials: [&[&str]; 5] = [
         &["--version"],
-        &["trace", "--backend", "preload", "-o", "trial.mfrag", "--", "true"],
+        &["trace", "--backend", "preload", "-o", "trial.mfrag", "--", "ls"],
+        &["report", "trial.mfrag", "--json"],
+        // With eBPF where that is allowed.
+        &["trace", "--backend", "auto", "-o", "trial.mfrag", "--", "ls"],
         &["report", "trial.mfrag", "--json"],
     ];
     for words in trials {
