@@ -5,8 +5,8 @@
 //! ```text
 //! target ─► probes ─► capture ─► recording ─► heap ─► analysis ─► report
 //! (who)     (where)   (events)   (the log)   (state)  (meaning)   (shown)
-//!    └─────────────────────────────────────► glibc ──┘
-//!                                           (layout)
+//!    └─────────────────────────────────────► glibc ──┘          symbolize
+//!                                           (layout)          (names)
 //! ```
 
 pub mod analysis;
@@ -16,4 +16,5 @@ pub mod heap;
 pub mod probes;
 pub mod recording;
 pub mod report;
+pub mod symbolize;
 pub mod target;

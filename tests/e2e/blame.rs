@@ -59,6 +59,7 @@ fn foretold(backend: Backend, words: &[&str]) -> Result<()> {
     ensure!(packed_live == 12_000 * PACKED, "the packed site holds {packed_live} bytes");
     ensure!(spread_rank == 0 && packed == 1, "ranked {spread_rank} and {packed}");
     ensure!(number(spread, "live_bytes")? * 10 < packed_live, "by bytes they stand the other way: {spread}");
+    ensure!(spread["function"] == "site_spread", "the function is not named: {spread}");
     let named = if words[0] == "packed" { &sites[packed] } else { spread };
     let foretold = number(named, "release_bytes")?;
     let freed = before - after;
@@ -83,7 +84,7 @@ fn other_owners() -> Result<()> {
         ensure!(releases.len() == sites.len() && releases.is_sorted_by(|a, b| a >= b), "{by}: {releases:?}");
     }
     let text = run(&recording, &[])?.success()?.text();
-    for words in ["holds", "trimming would return", "does not tell", "two_sites+0x"] {
+    for words in ["holds", "trimming would return", "does not tell", "site_spread+0x"] {
         ensure!(text.contains(words), "{words:?} is missing in\n{text}");
     }
     Ok(())

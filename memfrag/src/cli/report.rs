@@ -6,10 +6,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use memfrag::capture::Sink as _;
 use memfrag::recording::{Item, Reader};
 use memfrag::report::{RecordingMeta, Report, ReportBuilder, Style, json, text};
+use memfrag::symbolize::Symbols;
 use memfrag::target::allocator::Facts;
 use memfrag::target::file::MappedFile;
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Columns where the terminal does not tell.
@@ -76,6 +78,7 @@ pub(super) fn read(file: &Path, at: Option<Duration>) -> Result<(ReportBuilder, 
     let reader = Reader::open(file)?;
     let until = at.map(|at| u64::try_from(at.as_nanos()).unwrap_or(u64::MAX));
     let mut builder = ReportBuilder::new(until);
+    builder.name_by(Arc::new(Symbols::new(reader.header().started_unix_ns)));
     let bar = reading_bar(reader.events());
     let mut read = 0;
     let mut items = reader.items();

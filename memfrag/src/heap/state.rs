@@ -183,6 +183,13 @@ impl Heap {
         (self.timeline.start(), self.timeline.width(), self.timeline.points(self.live, &self.totals))
     }
 
+    /// As [`Self::timeline`], with the time that has passed since without an event.
+    pub fn timeline_at(&self, now: u64) -> (u64, u64, Vec<Point>) {
+        let mut timeline = self.timeline.clone();
+        timeline.advance(now, self.live, &self.totals);
+        (timeline.start(), timeline.width(), timeline.points(self.live, &self.totals))
+    }
+
     /// Bytes that the live blocks take by the heap's rule, those that no event told of aside.
     pub fn taken_bytes(&self) -> u64 {
         self.pages.bytes().wrapping_sub(self.older_taken)

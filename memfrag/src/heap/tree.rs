@@ -122,13 +122,6 @@ impl Heaps {
         process.ended.is_none().then(|| self.spaces[process.heap].snapshot())
     }
 
-    /// Lets time pass without an event, for the timelines of the processes that still run.
-    pub fn pass(&mut self, time: u64) {
-        for process in self.processes.iter().filter(|process| process.ended.is_none()) {
-            self.spaces[process.heap].advance(time);
-        }
-    }
-
     /// Takes the rule by which the blocks of a process's heap take memory; those that it has are entered anew.
     pub fn set_footprint(&mut self, process: usize, footprint: Footprint) {
         if let Some(process) = self.processes.get(process) {

@@ -2,13 +2,12 @@
 
 use super::ledger::source_name;
 use super::moment::Moment;
-use super::sites::locate;
+use super::sites::{CallSite, Sites};
 use crate::analysis::blame::{self, Owner, Share};
 use crate::analysis::census::Source;
 use crate::analysis::partition::{AGES, Facts};
 use crate::analysis::{By, Key, Partition};
 use crate::heap::{Heap, Origin, OriginId};
-use crate::target::Mapping;
 use serde::Serialize;
 
 /// Owners named in the order in which to free them.
@@ -63,7 +62,8 @@ pub struct Blame {
 /// What one owner accounts for.
 #[derive(Clone, Debug, Serialize)]
 pub struct Blamed {
-    /// Its name: `file+offset` of a call site, or of what kind the owner is.
+    /// Its name: `function+offset (file)` of a call site, `file+offset` where no function is known, or of what kind the
+    /// owner is.
     pub site: String,
     /// `program`, or whose blocks it has else: `untracked`, `cached`, `allocator`.
     pub kind: &'static str,
@@ -107,7 +107,7 @@ pub struct Step {
 /// A heap's origins, and where call sites lie.
 pub(super) struct Places<'a> {
     pub(super) heap: &'a Heap,
-    pub(super) snapshots: &'a [Vec<Mapping>],
+    pub(super) sites: Sites<'a>,
 }
 
 impl Facts for Places<'_> {
@@ -116,7 +116,7 @@ impl Facts for Places<'_> {
     }
 
     fn module(&self, site: u64) -> Option<String> {
-        locate(self.snapshots, site).map(|(module, _)| module)
+        self.sites.module(site)
     }
 }
 
@@ -136,27 +136,28 @@ pub(super) fn of(moment: &Moment<'_>, by: By, places: &Places<'_>, order: bool) 
         kept_tops_bytes: found.kept_tops_bytes,
         pages_by_owners: found.pages_by_owners.to_vec(),
         elsewhere_blocks: found.elsewhere.blocks,
-        sites: found.shares.iter().map(|share| Blamed::new(share, places.snapshots)).collect(),
+        sites: found.shares.iter().map(|share| Blamed::new(share, &places.sites)).collect(),
         order: steps
             .iter()
-            .map(|step| Step { site: Name::of(&step.owner, places.snapshots).text, release_bytes: step.release_bytes })
+            .map(|step| Step { site: Name::of(&step.owner, &places.sites).text, release_bytes: step.release_bytes })
             .collect(),
         limits: limits(census.source()),
     }
 }
 
 impl Blamed {
-    fn new(share: &Share, snapshots: &[Vec<Mapping>]) -> Self {
-        let name = Name::of(&share.owner, snapshots);
+    fn new(share: &Share, sites: &Sites<'_>) -> Self {
+        let name = Name::of(&share.owner, sites);
+        let place = name.place.unwrap_or_default();
         Self {
             site: name.text,
             kind: name.kind,
-            function: None,
-            file: None,
-            line: None,
-            address: name.address,
-            module: name.module,
-            offset: name.offset,
+            function: place.function,
+            file: place.file,
+            line: place.line,
+            address: (place.address != 0).then_some(place.address),
+            module: place.module,
+            offset: place.offset,
             live_bytes: share.live.bytes,
             live_blocks: share.live.blocks,
             stranded_bytes: share.stranded_bytes,
@@ -171,14 +172,13 @@ impl Blamed {
 struct Name {
     text: String,
     kind: &'static str,
-    address: Option<u64>,
-    module: Option<String>,
-    offset: Option<u64>,
+    /// Of a call site, or of a file.
+    place: Option<CallSite>,
 }
 
 impl Name {
-    fn of(owner: &Owner, snapshots: &[Vec<Mapping>]) -> Self {
-        let named = |text: &str, kind| Self { text: text.to_owned(), kind, address: None, module: None, offset: None };
+    fn of(owner: &Owner, sites: &Sites<'_>) -> Self {
+        let named = |text: &str, kind| Self { text: text.to_owned(), kind, place: None };
         let key = match owner {
             Owner::Allocator => return named("(the allocator's own data)", "allocator"),
             Owner::Cached => return named("(freed blocks in threads' caches)", "cached"),
@@ -187,19 +187,17 @@ impl Name {
         };
         match key {
             Key::Site(address) => {
-                let place = locate(snapshots, *address);
-                let text = match &place {
-                    Some((module, offset)) => format!("{}+{offset:#x}", module.rsplit('/').next().unwrap_or(module)),
-                    None => format!("{address:#x}"),
-                };
-                let (module, offset) = place.unzip();
-                Self { address: Some(*address), module, offset, ..named(&text, "program") }
+                let place = sites.find(*address);
+                Self { text: place.site.clone(), kind: "program", place: Some(place) }
             }
             Key::Thread(tid) => named(&format!("thread {tid}"), "program"),
             Key::Size(most) if *most <= 16 => named("up to 16 B", "program"),
             Key::Size(most) => named(&format!("{} to {most} B", most / 2 + 1), "program"),
             Key::Age(class) => named(age(*class), "program"),
-            Key::Module(Some(module)) => Self { module: Some(module.clone()), ..named(module, "program") },
+            Key::Module(Some(module)) => {
+                let place = CallSite { module: Some(module.clone()), ..CallSite::default() };
+                Self { place: Some(place), ..named(module, "program") }
+            }
             Key::Module(None) => named("(in no known file)", "program"),
         }
     }

@@ -4,15 +4,18 @@ use super::model::{
     Amount, End, Events, Exit, Function, Mapped, Metrics, Peak, Process, Recording, Report, Timeline, Totals,
 };
 use super::moment::{Looks, Moment};
-use super::{allocator, blame, ledger, sites};
+use super::sites::{self, Seen, Sites};
+use super::{allocator, blame, ledger};
 use crate::analysis::{By, metrics};
 use crate::capture::{Counters, Sink};
 use crate::glibc::Layout;
 use crate::heap::{self, Footprint, Heap, Heaps, Point};
+use crate::symbolize::Symbols;
 use crate::target::{Mapping, MemorySample, ProcessInfo, Residency};
 use memfrag_common::loss::{COUNTERS, Counter};
 use memfrag_common::{Event, Op};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 /// Call sites in a report.
 const TOP_SITES: usize = 20;
@@ -49,10 +52,11 @@ pub struct ReportBuilder {
     until: Option<u64>,
     last_time: u64,
     /// By index of the process.
-    mappings: HashMap<usize, Vec<Vec<Mapping>>>,
+    mappings: HashMap<usize, Vec<Seen>>,
     /// Live bytes when a process's memory was last read, by index of the process.
     live_at_reading: HashMap<usize, u64>,
     looks: Looks,
+    symbols: Option<Arc<Symbols>>,
     counters: BTreeMap<Option<u32>, Counters>,
     missing: u64,
 }
@@ -85,12 +89,12 @@ impl Sink for ReportBuilder {
             self.heaps.set_footprint(at, footprint);
         }
         let snapshots = self.mappings.entry(at).or_default();
-        if snapshots.last().is_none_or(|last| last != mappings) {
+        if snapshots.last().is_none_or(|last| last.files != mappings) {
             if snapshots.len() == SNAPSHOTS {
                 // The first ones hold what was there from the beginning; the middle is most like its neighbours.
                 snapshots.remove(SNAPSHOTS / 2);
             }
-            snapshots.push(mappings.to_vec());
+            snapshots.push(Seen { time, files: mappings.to_vec() });
         }
     }
 
@@ -135,6 +139,11 @@ impl ReportBuilder {
         Self { until, ..Self::default() }
     }
 
+    /// Names call sites by these from now on. Without, a site is a place in a file.
+    pub fn name_by(&mut self, symbols: Arc<Symbols>) {
+        self.symbols = Some(symbols);
+    }
+
     /// What the backend has counted since the trace began, for one process or as a whole. A later count replaces an
     /// earlier one.
     pub fn counters(&mut self, pid: Option<u32>, counters: &Counters) {
@@ -159,14 +168,29 @@ impl ReportBuilder {
         let moments = seen.filter_map(|(at, process)| Some((at, process.pid(), self.moment(at)?)));
         let (at, pid, moment) = moments.max_by_key(|(_, _, moment)| moment.residency.resident_bytes())?;
         let heap = self.heaps.heap(&self.heaps.processes()[at]);
-        Some((pid, blame::of(&moment, by, &blame::Places { heap, snapshots: self.snapshots(at) }, true)))
+        Some((pid, blame::of(&moment, by, &blame::Places { heap, sites: self.sites_of(at) }, true)))
     }
 
-    /// The report.
-    pub fn finish(mut self, meta: RecordingMeta) -> Report {
+    /// Where the call sites of a process lie, the latest under this id.
+    pub fn sites(&self, pid: u32) -> Sites<'_> {
+        self.heaps.index_of(pid).map_or_else(Sites::default, |at| self.sites_of(at))
+    }
+
+    /// The report's part on a process, the latest under this id, as it is at `now_ns`. `None` when there is none.
+    pub fn about(&self, pid: u32, now_ns: u64) -> Option<Process> {
+        Some(self.describe(self.heaps.index_of(pid)?, now_ns))
+    }
+
+    /// The report, when nothing more comes.
+    pub fn finish(self, meta: RecordingMeta) -> Report {
+        self.report(meta)
+    }
+
+    /// The report as it is now.
+    pub fn report(&self, meta: RecordingMeta) -> Report {
         let duration_ns = meta.duration_ns.max(self.last_time);
-        self.heaps.pass(self.until.map_or(duration_ns, |until| until.min(duration_ns)));
-        let mut processes: Vec<Process> = (0..self.heaps.processes().len()).map(|at| self.describe(at)).collect();
+        let now = self.until.map_or(duration_ns, |until| until.min(duration_ns));
+        let mut processes: Vec<Process> = (0..self.heaps.processes().len()).map(|at| self.describe(at, now)).collect();
         processes.sort_by_key(|process| std::cmp::Reverse(process.peak.requested_bytes));
         let anomalies = self.heaps.anomalies();
         let counted_lost = self.counted_lost();
@@ -220,7 +244,7 @@ impl ReportBuilder {
         let is_glibc = self
             .snapshots(at)
             .last()
-            .and_then(|mappings| allocator::identify(mappings))
+            .and_then(|seen| allocator::identify(&seen.files))
             .is_some_and(|allocator| allocator.name == "glibc");
         self.looks.moment(at, self.heaps.processes()[at].execs(), is_glibc)
     }
@@ -242,7 +266,7 @@ impl ReportBuilder {
         Counter::ALL.iter().filter(|counter| counter.is_loss()).map(|&counter| counters[counter as usize]).sum()
     }
 
-    fn describe(&self, at: usize) -> Process {
+    fn describe(&self, at: usize, now: u64) -> Process {
         let process = &self.heaps.processes()[at];
         let heap = self.heaps.heap(process);
         // A forked process that was not looked at runs its parent's program.
@@ -270,13 +294,13 @@ impl ReportBuilder {
         if shares {
             return about;
         }
-        let snapshots = self.snapshots(at);
-        let newest = snapshots.last().map_or(&[][..], Vec::as_slice);
+        let call_sites = self.sites_of(at);
+        let newest = self.snapshots(at).last().map_or(&[][..], |seen| &seen.files);
         let (totals, peak, live, maps) = (heap.totals(), heap.peak(), heap.live(), heap.maps());
         let reading = process.memory();
         let moment = self.moment(at);
         let blame = moment.as_ref().map(|moment| {
-            let mut blame = blame::of(moment, By::Site, &blame::Places { heap, snapshots }, false);
+            let mut blame = blame::of(moment, By::Site, &blame::Places { heap, sites: call_sites }, false);
             blame.sites.truncate(TOP_BLAME);
             blame
         });
@@ -318,7 +342,7 @@ impl ReportBuilder {
                 .collect(),
             anomalies: heap.anomalies().iter().filter(|kind| kind.1 > 0).map(|kind| (kind.0, kind.1)).collect(),
             damaged_at_ns: heap.damaged_at(),
-            top_sites: sites::top(heap, snapshots, TOP_SITES),
+            top_sites: sites::top(heap, &call_sites, TOP_SITES),
             blame,
             mapped: Mapped {
                 mapped_bytes: maps.mapped_bytes,
@@ -328,7 +352,7 @@ impl ReportBuilder {
                     _ => 0,
                 },
             },
-            timeline: timeline(heap),
+            timeline: timeline(heap, process.ended().map_or(now, |_| 0)),
             ..about
         }
     }
@@ -338,8 +362,12 @@ impl ReportBuilder {
         reading.map(|reading| reading.rss as f64 / live as f64)
     }
 
+    fn sites_of(&self, at: usize) -> Sites<'_> {
+        Sites::new(self.snapshots(at), self.symbols.as_deref())
+    }
+
     /// The mappings of a process, or what it has of its parent's.
-    fn snapshots(&self, mut at: usize) -> &[Vec<Mapping>] {
+    fn snapshots(&self, mut at: usize) -> &[Seen] {
         loop {
             if let Some(snapshots) = self.mappings.get(&at) {
                 return snapshots;
@@ -361,8 +389,8 @@ fn named(counters: &Counters) -> BTreeMap<&'static str, u64> {
     Counter::ALL.iter().map(|&c| (c.name(), counters[c as usize])).filter(|(_, count)| *count > 0).collect()
 }
 
-fn timeline(heap: &Heap) -> Timeline {
-    let (start_ns, width, points) = heap.timeline();
+fn timeline(heap: &Heap, now: u64) -> Timeline {
+    let (start_ns, width, points) = heap.timeline_at(now);
     let group = points.len().div_ceil(TIMELINE_POINTS).max(1);
     let groups: Vec<&[Point]> = points.chunks(group).collect();
     let each = |value: &dyn Fn(&[Point]) -> u64| groups.iter().map(|group| value(group)).collect();

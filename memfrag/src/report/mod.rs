@@ -8,7 +8,7 @@
 //! | [`build`] | from events to a report |
 //! | [`model`] | the report itself; its field names are the JSON's |
 //! | [`metrics`] | the measures of fragmentation in it |
-//! | `sites` | call sites by what they hold, as places in files |
+//! | [`sites`] | call sites as functions and places in files, and by what they hold |
 //! | [`ledger`], [`blame`] | where resident bytes go, and whose blocks keep free memory |
 //! | `moment` | the heap when its pages were seen last |
 //! | `allocator` | which allocator the mapped files mean |
@@ -27,7 +27,7 @@ pub mod metrics;
 pub mod model;
 mod moment;
 mod page;
-mod sites;
+pub mod sites;
 pub mod text;
 pub mod trim;
 pub mod units;

@@ -220,6 +220,14 @@ pub struct Function {
 /// A call site.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Site {
+    /// Its name: `function+offset (file)`, `file+offset` where no function is known, or its address.
+    pub site: String,
+    /// The function that calls, where it is known.
+    pub function: Option<String>,
+    /// Its source file.
+    pub file: Option<String>,
+    /// The line in it.
+    pub line: Option<u32>,
     /// Return address of the call.
     pub address: u64,
     /// The file that holds it; null when it lies in no known mapping.

@@ -242,7 +242,7 @@ impl Page {
                 bytes(site.live_bytes),
                 count(site.live_blocks),
                 count(site.allocations),
-                place(site, self.style.width() - 50),
+                place(&site.site, self.style.width() - 50),
             ));
         }
     }
@@ -328,14 +328,13 @@ fn fate(process: &Process) -> String {
     }
 }
 
-/// A call site in `room` columns, by the end of its path where that is too long.
-fn place(site: &Site, room: usize) -> String {
-    let (Some(module), Some(offset)) = (&site.module, site.offset) else {
-        return format!("{:#x}", site.address);
-    };
-    let file = module.rsplit('/').next().unwrap_or(module);
-    let offset = format!("+{offset:#x}");
-    shorten(file, room.saturating_sub(offset.len())) + &offset
+/// A call site in `room` columns. Where it is too long, its name is cut, and what tells it from others is kept.
+fn place(site: &str, room: usize) -> String {
+    let (name, offset) = site.split_at(site.rfind("+0x").unwrap_or(site.len()));
+    match room.checked_sub(offset.chars().count()) {
+        Some(room) if room > 1 => shorten(name, room) + &clean(offset),
+        _ => shorten(site, room),
+    }
 }
 
 #[cfg(test)]

@@ -120,8 +120,8 @@ fn the_document_carries_the_names_that_others_build_on() {
     assert_eq!(process["functions"], functions);
     assert_eq!(process["anomalies"], json!({"unmatched_frees": 1}));
     let sites = json!([{
-        "address": 0x1010, "module": "/lib/libc.so.6", "offset": 0x310, "live_bytes": 50, "live_blocks": 1,
-        "allocations": 2
+        "site": "libc.so.6+0x310", "function": null, "file": null, "line": null, "address": 0x1010,
+        "module": "/lib/libc.so.6", "offset": 0x310, "live_bytes": 50, "live_blocks": 1, "allocations": 2
     }]);
     assert_eq!(process["top_sites"], sites);
 }

@@ -1,7 +1,8 @@
 //! Whose blocks keep free memory, as a table and in words.
 
+use super::place;
 use crate::report::blame::{Blame, Blamed};
-use crate::report::page::{Page, Style, Tone, clean, shorten, wrap};
+use crate::report::page::{Page, Style, Tone, clean, wrap};
 use crate::report::units::{bytes, count, duration, plural};
 
 /// Owners in the report.
@@ -85,7 +86,7 @@ impl Page {
                 "  {:>10}{:>12}{live:>11}{blocks:>11}{amplification:>9}  {}",
                 signed(site.release_bytes),
                 bytes(site.stranded_bytes),
-                shorten(&site.site, room),
+                place(&site.site, room),
             ));
         }
         if let Some(more) = blame.sites.len().checked_sub(most).filter(|&more| more > 0) {
@@ -121,7 +122,7 @@ impl Page {
         for (number, step) in blame.order.iter().take(rises + 1).enumerate() {
             let joint = if number == 0 { " " } else { "+" };
             let room = self.style.width() - 20;
-            self.line(&format!("  {joint} {:<room$}{:>12}", shorten(&step.site, room), signed(step.release_bytes)));
+            self.line(&format!("  {joint} {:<room$}{:>12}", place(&step.site, room), signed(step.release_bytes)));
         }
         self.remark("what is released together; the order goes step by step and need not be the best");
     }
