@@ -2,11 +2,11 @@
 import type { Address, Mode } from "../protocol";
 import type { Layout } from "../worker/messages";
 
-/** A range of addresses that is marked in the map. */
+/** A range of addresses that is outlined in the map. */
 export interface Marked {
-    start: Address;
+    start: number;
     /** Exclusive. */
-    end: Address;
+    end: number;
 }
 
 /** State of the map that belongs into a permalink. */

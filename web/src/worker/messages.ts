@@ -30,6 +30,10 @@ export interface Scene {
     height: number;
     /** The smallest side that a cell is drawn with. */
     grain: number;
+    /** Device pixels in a pixel of the page. */
+    unit: number;
+    /** Everything is to be seen: cells may grow to fill the height. */
+    fill: boolean;
     highlight: Highlight;
     /** Frames per second asked of the server. */
     hz: number;
