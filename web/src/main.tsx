@@ -1,4 +1,34 @@
-import { render } from "preact";
+// The page begins here: the token leaves the address bar, the look of the link is restored, the engine connects.
 
-const root = document.getElementById("app");
-if (root) render(<main class="shell" />, root);
+import { render } from "preact";
+import { App } from "./shell/App";
+import { listenToKeys } from "./store/commands";
+import { makeMap } from "./store/map";
+import { connect } from "./store/server";
+import { connection, note } from "./store/session";
+import { tabToken } from "./store/token";
+import { keepPermalink, keepTheme, restore } from "./store/view";
+import { lacking } from "./store/support";
+import { start } from "./worker/host";
+
+function begin(): void {
+    const token = tabToken();
+    const look = restore(location.hash);
+    keepTheme();
+    listenToKeys(window);
+    const root = document.getElementById("app");
+    if (root) render(<App />, root);
+    const lacks = lacking();
+    if (lacks !== null) {
+        connection.value = { state: "unsupported", lacks };
+    } else if (token === null) {
+        connection.value = { state: "no-token" };
+    } else {
+        const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/api/socket`;
+        makeMap(connect(start("worker.js"), url, token, look));
+        keepPermalink();
+    }
+}
+
+window.addEventListener("unhandledrejection", (event) => note("error", `Something failed on this page: ${String((event.reason as Error)?.message ?? event.reason)}`));
+begin();

@@ -1,0 +1,32 @@
+// The heap map in its pane, in step with the rest of the page: theme, pinned address, chosen site, mode.
+
+import { useSignalEffect } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { MapView } from "../map/MapView";
+import { heapMap } from "../store/map";
+import { address, mode, dark, tab } from "../store/view";
+
+export function MapPane() {
+    const model = heapMap.value;
+    useSignalEffect(() => {
+        const map = heapMap.value;
+        if (map) map.theme.value = dark.value ? "dark" : "light";
+    });
+    // What is pinned on the map is inspected, and the other way round.
+    useSignalEffect(() => {
+        const picked = heapMap.value?.selected.value ?? null;
+        if (picked === null || picked === address.peek()) return;
+        address.value = picked;
+        tab.value = "inspector";
+    });
+    useSignalEffect(() => {
+        const map = heapMap.value;
+        const pinned = address.value;
+        if (map && map.selected.peek() !== pinned) map.select(pinned);
+    });
+    useSignalEffect(() => {
+        if (heapMap.value) mode.value = heapMap.value.mode.value;
+    });
+    useEffect(() => () => heapMap.peek()?.select(null), []);
+    return <div class="map-pane">{model && <MapView model={model} />}</div>;
+}

@@ -1,0 +1,148 @@
+// The connection: who is watched after each greeting, commands to the cursor, queries.
+
+import { batch, signal } from "@preact/signals";
+import type { Process, Queries, QueryKind, ServerMessage } from "../protocol";
+import type { Client } from "../worker/client";
+import type { Link } from "../worker/messages";
+import type { Look } from "./permalink";
+import { connection, largest, note, processes, receive, sources, status, version, watched } from "./session";
+
+/** What a link, or the time before a lost connection, wants back. */
+type Wanted = { source: number | null; pid: number | null; at: number | null };
+
+/** A speed to play with; 0 is as fast as possible. */
+export const SPEEDS = [0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 0] as const;
+export const speed = signal<number>(1);
+
+/** Null until the page has begun to connect. */
+export const link = signal<Client | null>(null);
+
+let token: string | null = null;
+let wanted: Wanted = { source: null, pid: null, at: null };
+
+/** Connects, and stays connected. */
+export function connect(client: Client, url: string, withToken: string, look: Look): Client {
+    token = withToken;
+    wanted = { source: look.source, pid: look.pid, at: look.at };
+    client.onLink(linkChanged);
+    client.onMessage(take);
+    client.onMalformed((message) => note("warning", `A map frame could not be read: ${message}`));
+    link.value = client;
+    client.connect(url, withToken);
+    return client;
+}
+
+function linkChanged(now: Link): void {
+    if (now.phase === "connecting") {
+        if (version.value === null && connection.value.state !== "lost") connection.value = { state: "connecting" };
+    } else if (now.phase === "waiting") {
+        keepMoment();
+        connection.value = { state: "lost", retryAt: now.retry_at };
+        void whyLost();
+    } else if (now.phase === "closed") {
+        keepMoment();
+    }
+}
+
+/** Remembers where the cursor stood, for when the server is back. */
+function keepMoment(): void {
+    const now = status.value;
+    if (watched.value) wanted = { ...watched.value, at: null };
+    if (now && (now.state === "paused" || now.state === "playing")) wanted.at = now.at_ns;
+}
+
+/** A failed handshake does not say why to a page; a request does. */
+async function whyLost(): Promise<void> {
+    const abort = new AbortController();
+    try {
+        const answer = await request("/api/recording?source=0", { signal: abort.signal });
+        if (answer.status === 401) {
+            connection.value = { state: "refused" };
+            link.value?.close();
+        }
+    } catch {
+        // Not there: the worker goes on trying.
+    } finally {
+        abort.abort();
+    }
+}
+
+/** A request below `/api/`, with the token. */
+export function request(path: string, init: RequestInit = {}): Promise<Response> {
+    return fetch(path, { ...init, headers: { Authorization: `Bearer ${token ?? ""}` }, cache: "no-store", credentials: "omit" });
+}
+
+/** Takes one message in and does what it asks of the page. */
+function take(message: ServerMessage): void {
+    if (message.type === "hello") greet(message.sources.map((one) => one.source));
+    receive(message);
+    if (message.type === "processes") choose(message.source, message.processes);
+    if (message.type === "status" && !watched.value) watched.value = { source: message.source, pid: message.pid };
+}
+
+/** After a greeting: the source of the link when the server has it, else the first. Its process may have to be learned. */
+function greet(known: number[]): void {
+    const first = known[0];
+    if (first === undefined) return;
+    const source = wanted.source !== null && known.includes(wanted.source) ? wanted.source : first;
+    if (source !== wanted.source) wanted = { source, pid: null, at: null };
+    const pid = wanted.pid ?? processes.value.get(source)?.[0]?.pid;
+    watched.value = null;
+    if (pid !== undefined) watch(source, pid, wanted.at);
+}
+
+/** Once the processes of a source are known: the one that is wanted, else the one that holds most. */
+function choose(source: number, list: Process[]): void {
+    if (watched.value && (watched.value.source !== source || list.some((one) => one.pid === watched.value?.pid))) return;
+    if (wanted.source !== null && wanted.source !== source) return;
+    const pick = list.find((one) => one.pid === wanted.pid) ?? largest(list);
+    if (pick) watch(source, pick.pid, wanted.at);
+}
+
+/** Looks at a process of a source from now on, at a moment when one is given. */
+export function watch(source: number, pid: number, at: number | null = null): void {
+    batch(() => {
+        watched.value = { source, pid };
+        wanted = { source, pid, at: null };
+        link.value?.watch(source, pid);
+        if (at !== null) link.value?.cursor({ command: "seek", at_ns: at });
+    });
+}
+
+/** Looks at another source: at its largest process, which the server tells. */
+export function watchSource(source: number): void {
+    const known = largest(processes.value.get(source) ?? []);
+    if (known) return watch(source, known.pid);
+    wanted = { source, pid: null, at: null };
+    watched.value = null;
+    link.value?.watch(source, 0);
+}
+
+export const cursor = {
+    live: () => link.value?.cursor({ command: "live" }),
+    stop: () => link.value?.cursor({ command: "stop" }),
+    pause: () => link.value?.cursor({ command: "pause" }),
+    play: (at: number = speed.value) => {
+        speed.value = at;
+        link.value?.cursor({ command: "play", speed: at });
+    },
+    seek: (ns: number) => link.value?.cursor({ command: "seek", at_ns: Math.max(0, Math.round(ns)) }),
+    step: (events: number) => link.value?.cursor({ command: "step", events }),
+    /** Plays when it stands, pauses when it moves. */
+    toggle: () => {
+        const state = status.value?.state;
+        if (state === "live" || state === "playing") cursor.pause();
+        else cursor.play();
+    },
+};
+
+export function query<K extends QueryKind>(kind: K, takes: Queries[K]["takes"]): Promise<Queries[K]["gives"]> {
+    const client = link.value;
+    if (!client) return Promise.reject(new Error("not connected"));
+    return client.query(kind, takes);
+}
+
+/** A source by its number. */
+export function sourceOf(number: number) {
+    return sources.value.find((one) => one.source === number) ?? null;
+}

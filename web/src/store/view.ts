@@ -1,0 +1,120 @@
+// What the person looks at: the panel, the pins, the brush, the chosen site and address, the theme.
+
+import { computed, effect, signal } from "@preact/signals";
+import { decode, encode, type Look, type Span, type Tab } from "./permalink";
+import { live, status, watched } from "./session";
+
+export type Theme = "system" | "light" | "dark";
+export type By = "site" | "thread" | "size" | "age" | "module";
+export type Measure = "live" | "stranded" | "allocated" | "freed" | "count";
+export type Overlay = "palette" | "help" | "import" | "export" | "goto" | "processes" | "notes";
+/** A chosen call site: its text, and its address where it has one. */
+export type ChosenSite = { site: string; address: string | null };
+
+export const tab = signal<Tab>("overview");
+export const theme = signal<Theme>("system");
+export const range = signal<Span | null>(null);
+export const pinA = signal<number | null>(null);
+export const pinB = signal<number | null>(null);
+export const mode = signal("occupancy");
+/** The pinned address: what the inspector shows. */
+export const address = signal<string | null>(null);
+export const site = signal<ChosenSite | null>(null);
+export const by = signal<By>("site");
+export const measure = signal<Measure>("live");
+/** Of the event table: an address or a word of `op:`, as typed. */
+export const filter = signal("");
+export const overlay = signal<Overlay | null>(null);
+
+const LIVE_EVERYWHERE = 5;
+
+/** What a permalink to this view holds. */
+export const look = computed<Look>(() => ({
+    source: watched.value?.source ?? null,
+    pid: watched.value?.pid ?? null,
+    tab: tab.value,
+    // A live cursor has no moment; one that plays would write the address bar many times a second.
+    at: status.value && !live.value && status.value.state !== "playing" ? status.value.at_ns : null,
+    range: range.value,
+    a: pinA.value,
+    b: pinB.value,
+    mode: mode.value === "occupancy" ? null : mode.value,
+    address: address.value,
+    site: site.value ? [site.value.address ?? "", site.value.site].join(" ") : null,
+    by: by.value === "site" ? null : by.value,
+    measure: measure.value === "live" ? null : measure.value,
+    filter: filter.value || null,
+}));
+
+/** Takes over what a link says; the cursor and the process are asked for by who has the connection. */
+export function restore(hash: string): Look {
+    const from = decode(hash);
+    tab.value = from.tab;
+    range.value = from.range;
+    pinA.value = from.a;
+    pinB.value = from.b;
+    if (from.mode) mode.value = from.mode;
+    address.value = from.address;
+    if (from.site) {
+        const cut = from.site.indexOf(" ");
+        site.value = { address: from.site.slice(0, cut) || null, site: from.site.slice(cut + 1) };
+    }
+    if (from.by) by.value = from.by as By;
+    if (from.measure) measure.value = from.measure as Measure;
+    filter.value = from.filter ?? "";
+    return from;
+}
+
+/** Keeps the address bar at what is looked at, a few times a second at most. */
+export function keepPermalink(): void {
+    let due: ReturnType<typeof setTimeout> | null = null;
+    effect(() => {
+        const text = encode(look.value);
+        if (due) clearTimeout(due);
+        due = setTimeout(() => {
+            const hash = text ? `#${text}` : "";
+            if (location.hash !== hash) history.replaceState(null, "", `${location.pathname}${location.search}${hash}`);
+        }, 1000 / LIVE_EVERYWHERE);
+    });
+}
+
+export function show(what: Tab): void {
+    tab.value = what;
+}
+
+export function inspect(where: string): void {
+    address.value = where;
+    tab.value = "inspector";
+}
+
+const THEME_KEY = "memfrag.theme";
+
+/** Applies the theme to the document now and whenever it changes. */
+export function keepTheme(): void {
+    const saved = localStorage.getItem(THEME_KEY);
+    if (saved === "light" || saved === "dark") theme.value = saved;
+    effect(() => {
+        const chosen = theme.value;
+        if (chosen === "system") {
+            delete document.documentElement.dataset["theme"];
+            localStorage.removeItem(THEME_KEY);
+        } else {
+            document.documentElement.dataset["theme"] = chosen;
+            localStorage.setItem(THEME_KEY, chosen);
+        }
+    });
+}
+
+const THEMES: readonly Theme[] = ["system", "light", "dark"];
+
+export function nextTheme(): void {
+    theme.value = THEMES[(THEMES.indexOf(theme.value) + 1) % THEMES.length] ?? "system";
+}
+
+/** Whether dark is on screen now, by choice or by the system. */
+export const dark = (() => {
+    const query = typeof matchMedia === "function" ? matchMedia("(prefers-color-scheme: dark)") : null;
+    const system = signal(query?.matches ?? false);
+    query?.addEventListener("change", () => { system.value = query.matches; });
+    return computed(() => (theme.value === "system" ? system.value : theme.value === "dark"));
+})();
