@@ -16,5 +16,6 @@ pub mod heap;
 pub mod probes;
 pub mod recording;
 pub mod report;
+pub mod server;
 pub mod symbolize;
 pub mod target;

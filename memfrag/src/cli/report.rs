@@ -3,7 +3,6 @@
 use super::args::ReportArgs;
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use memfrag::capture::Sink as _;
 use memfrag::recording::{Item, Reader};
 use memfrag::report::{RecordingMeta, Report, ReportBuilder, Style, json, text};
 use memfrag::symbolize::Symbols;
@@ -81,30 +80,16 @@ pub(super) fn read(file: &Path, at: Option<Duration>) -> Result<(ReportBuilder, 
     builder.name_by(Arc::new(Symbols::new(reader.header().started_unix_ns)));
     let bar = reading_bar(reader.events());
     let mut read = 0;
-    let mut items = reader.items();
-    let mut end = None;
+    let mut items = until.map_or_else(|| reader.items(), |until| reader.items_until(until));
     while let Some(item) = items.next_item() {
-        match item {
-            Item::Events(events) => {
-                builder.events(events);
-                read += events.len() as u64;
-                bar.set_position(read);
-            }
-            Item::Process(process) => builder.process(&process),
-            Item::Mappings { time, pid, mappings } => builder.mappings(time, pid, &mappings),
-            Item::Memory(sample) => builder.memory(&sample),
-            Item::Residency(residency) => builder.residency(&residency),
-            Item::Layout { time, pid, layout } => builder.layout(time, pid, &layout),
-            Item::Counters { pid, counters, .. } => builder.counters(pid, &counters),
-            Item::Missing { events } => builder.missing(events),
-            Item::End(found) => {
-                // A recording that its disk could not take ends early, and says so.
-                builder.missing(found.not_recorded);
-                end = Some(found);
-            }
+        if let Item::Events(events) = &item {
+            read += events.len() as u64;
+            bar.set_position(read);
         }
+        builder.take(item);
     }
     bar.finish_and_clear();
+    let end = reader.end();
     let duration_ns = until.unwrap_or_else(|| end.as_ref().map_or(reader.last_time(), |end| end.time));
     let meta = RecordingMeta {
         file: file.display().to_string(),

@@ -252,6 +252,11 @@ impl Pages {
         Self { tables, filled: self.filled.clone(), empty: 0, peak_bytes: self.bytes, ..*self }
     }
 
+    /// The same pages, peak and all; the tables are shared until either side changes them.
+    pub(super) fn share(&mut self) -> Self {
+        Self { peak_bytes: self.peak_bytes, ..self.fork() }
+    }
+
     /// Bytes of memory that the pages take here; shared tables count in full.
     pub fn memory_bytes(&self) -> u64 {
         // A node of the map holds up to eleven entries and is at least half full, the links in it aside.

@@ -7,7 +7,7 @@ use crate::target::{MemorySample, ProcessInfo};
 use hashbrown::HashMap;
 
 /// A process of the trace. One id can name several, one after the other.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Process {
     pid: u32,
     pub(super) parent: Option<usize>,

@@ -55,6 +55,7 @@ impl Older {
         self.blocks
     }
 
+    /// The same blocks for another heap; the tables are shared until either side changes them.
     pub(super) fn fork(&mut self) -> Self {
         Self { blocks: self.blocks.fork(), amount: self.amount, walked_at: self.walked_at }
     }

@@ -96,6 +96,20 @@ impl Heap {
         }
     }
 
+    /// A second handle on the same state: see [`Heaps::share`](super::Heaps::share).
+    pub(super) fn share(&mut self) -> Self {
+        Self {
+            blocks: self.blocks.fork(),
+            pages: self.pages.share(),
+            origins: self.origins.clone(),
+            older: self.older.fork(),
+            functions: self.functions.clone(),
+            timeline: self.timeline.clone(),
+            requests: self.requests.clone(),
+            ..*self
+        }
+    }
+
     /// The live blocks.
     pub fn blocks(&self) -> &Blocks {
         &self.blocks

@@ -12,21 +12,25 @@
 mod background;
 mod chunk;
 mod columns;
+mod cursor;
 mod decode;
 mod encode;
 mod error;
+mod follow;
 mod header;
 mod index;
 mod items;
 mod model;
 mod notes;
 mod reader;
+mod scan;
 mod store;
 mod tables;
 mod varint;
 mod writer;
 
 pub use chunk::EventsSummary;
+pub use cursor::{Cursor, Limit, Mark, Next};
 pub use error::RecordingError;
 pub use header::{Header, VERSION};
 pub use items::{Item, Items};

@@ -1,16 +1,20 @@
 //! Opening a recording, whole or not.
 
-use super::chunk::{ChunkHeader, EventsSummary, HEADER, MAGIC, kind};
+use super::chunk::{ChunkHeader, EventsSummary, HEADER, kind};
 use super::columns::Unpacker;
+use super::cursor::Cursor;
 use super::error::RecordingError;
 use super::header::{Header, MAX_FIELDS, PREFIX, Prefix, VERSION};
 use super::index::{self, Entry, TRAILER};
 use super::items::Items;
+use super::notes::End;
+use super::scan::Scan;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What was found damaged and passed over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,17 +60,22 @@ pub struct Verification {
 
 /// An open recording.
 ///
-/// Reading takes `&self` and keeps no position, so that several threads may go over it at once.
-#[derive(Debug)]
+/// Reading takes `&self` and keeps no position, so that several threads may go over it at once. Copies share the file.
+#[derive(Clone, Debug)]
 pub struct Reader {
-    file: File,
-    path: PathBuf,
+    pub(super) file: Arc<File>,
+    pub(super) path: PathBuf,
     header: Header,
-    chunks: Vec<Entry>,
-    complete: bool,
-    damage: Damage,
-    cut_bytes: u64,
-    length: u64,
+    pub(super) chunks: Vec<Entry>,
+    pub(super) complete: bool,
+    pub(super) damage: Damage,
+    pub(super) cut_bytes: u64,
+    pub(super) length: u64,
+    /// Whether no more is expected.
+    pub(super) settled: bool,
+    pub(super) scan: Scan,
+    events: u64,
+    last_time: u64,
 }
 
 impl Reader {
@@ -76,8 +85,19 @@ impl Reader {
     /// # Errors
     /// When the file cannot be read, is no recording, has a damaged header, or comes from a newer memfrag.
     pub fn open(path: &Path) -> Result<Self, RecordingError> {
+        let error = |source| RecordingError::Io { action: "open", path: path.to_path_buf(), source };
+        let mut reader = Self::follow(File::open(path).map_err(error)?, path)?;
+        reader.settle()?;
+        Ok(reader)
+    }
+
+    /// Opens a recording that may still be written. What there is of it can be read at once, and
+    /// [`refresh`](Self::refresh) finds what has come since. `path` is for messages alone.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn follow(file: File, path: &Path) -> Result<Self, RecordingError> {
         let error = |action| move |source| RecordingError::Io { action, path: path.to_path_buf(), source };
-        let file = File::open(path).map_err(error("open"))?;
         let length = file.metadata().map_err(error("examine"))?.len();
         let mut prefix = [0; PREFIX];
         let got = read_up_to(&file, &mut prefix, 0).map_err(error("read"))?;
@@ -105,7 +125,7 @@ impl Reader {
         file.read_exact_at(&mut fields, PREFIX as u64).map_err(error("read"))?;
         let header = Header::decode(&prefix, &fields).ok_or_else(|| damaged("damaged"))?;
         let mut reader = Self {
-            file,
+            file: Arc::new(file),
             path: path.to_path_buf(),
             header,
             chunks: Vec::new(),
@@ -113,12 +133,23 @@ impl Reader {
             damage: Damage::default(),
             cut_bytes: 0,
             length,
+            settled: false,
+            scan: Scan::new(first),
+            events: 0,
+            last_time: 0,
         };
         if let Some(chunks) = reader.indexed(first) {
-            reader.chunks = chunks;
+            for entry in chunks {
+                reader.add(entry);
+            }
             reader.complete = true;
+            reader.settled = true;
+            reader.scan = Scan::new(length);
         } else {
-            reader.scan(first).map_err(error("read"))?;
+            reader.search(true)?;
+            if reader.complete {
+                reader.settle()?;
+            }
         }
         Ok(reader)
     }
@@ -148,19 +179,24 @@ impl Reader {
         self.cut_bytes
     }
 
+    /// Bytes of the file without those of an unfinished chunk at its end: what a copy must have.
+    pub const fn whole_bytes(&self) -> u64 {
+        self.length - self.cut_bytes
+    }
+
     /// The damage found when the file was opened. Going over the chunks may find more.
     pub const fn damage(&self) -> Damage {
         self.damage
     }
 
     /// Events in the file, damaged chunks included.
-    pub fn events(&self) -> u64 {
-        self.events_chunks().map(|chunk| u64::from(chunk.events)).sum()
+    pub const fn events(&self) -> u64 {
+        self.events
     }
 
     /// The latest time in the file, in nanoseconds since the trace began.
-    pub fn last_time(&self) -> u64 {
-        self.chunks.iter().map(|entry| entry.header.last_time).max().unwrap_or(0)
+    pub const fn last_time(&self) -> u64 {
+        self.last_time
     }
 
     /// The chunks of events, in the order in which they were written.
@@ -189,6 +225,12 @@ impl Reader {
         Items::new(self, None)
     }
 
+    /// Everything up to a moment, that included, in nanoseconds since the trace began; chunks in which everything is
+    /// later are not read. Events need not stand in the order of their times: those that come late are among it.
+    pub fn items_until(&self, time: u64) -> Items<'_> {
+        Items::until(self, time)
+    }
+
     /// What happened from `times.start` until before `times.end`, in nanoseconds since the trace began. Processes and
     /// mappings learnt earlier are among it, because events mean little without them.
     pub fn items_between(&self, times: Range<u64>) -> Items<'_> {
@@ -211,6 +253,84 @@ impl Reader {
             cut_bytes: self.cut_bytes,
             complete: self.complete,
         }
+    }
+
+    /// How the recording ended; `None` when it was cut short, or has not ended.
+    pub fn end(&self) -> Option<End> {
+        let mut last = self.chunks.iter().enumerate().rev().filter(|(_, entry)| entry.header.kind == kind::NOTES);
+        Cursor::end_in(self, last.next()?.0)
+    }
+
+    /// About how many events a second were recorded in the second before a time, as the headers of the chunks tell.
+    /// `chunk` is one near that time, where the search begins.
+    pub fn rate_at(&self, chunk: usize, time: u64) -> u64 {
+        const SECOND: u64 = 1_000_000_000;
+        /// More chunks than a second has.
+        const LOOKED_AT: usize = 1024;
+        let from = time.saturating_sub(SECOND);
+        let before = &self.chunks[..chunk.min(self.chunks.len())];
+        let events = before.iter().rev().take(LOOKED_AT).map(|entry| &entry.header);
+        let events = events.filter(|header| header.kind == kind::EVENTS && header.last_time > from);
+        let shares = events.map(|header| {
+            let (first, last) = (header.first_time.max(from), header.last_time.min(time));
+            let length = header.last_time.saturating_sub(header.first_time) + 1;
+            let within = (last + 1).saturating_sub(first);
+            u128::from(header.items) * u128::from(within) / u128::from(length)
+        });
+        shares.sum::<u128>() as u64
+    }
+
+    /// How many chunks it takes to see everything up to a time: behind those all is later.
+    pub fn end_of(&self, time: u64) -> usize {
+        self.chunks.iter().rposition(|entry| entry.header.first_time <= time).map_or(0, |last| last + 1)
+    }
+
+    /// How many chunks lie before the first one in which something is later than a time.
+    pub fn start_of(&self, time: u64) -> usize {
+        self.chunks.iter().position(|entry| entry.header.last_time > time).unwrap_or(self.chunks.len())
+    }
+
+    /// How many events were given to the recording before those that are later than a time, about.
+    pub fn event_at(&self, time: u64) -> u64 {
+        let until = &self.chunks[..self.end_of(time)];
+        let last = until.iter().rev().map(|entry| &entry.header).find(|header| header.kind == kind::EVENTS);
+        last.map_or(0, |header| header.first_event + u64::from(header.items))
+    }
+
+    /// How many events were given to the recording before the end of its last chunk of them, those missing included.
+    pub fn last_event(&self) -> u64 {
+        self.event_at(u64::MAX)
+    }
+
+    /// The number of the chunk in which an event of a number is, or would be, counted from 0.
+    pub fn chunk_of(&self, event: u64) -> usize {
+        let holds = |entry: &Entry| entry.header.kind == kind::EVENTS && entry.header.first_event <= event;
+        let last = self.chunks.iter().enumerate().rev().find(|(_, entry)| holds(entry));
+        last.map_or(0, |(at, _)| at)
+    }
+
+    /// How many chunks there are, of all kinds.
+    pub fn chunk_count(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// Takes a chunk into the list.
+    pub(super) fn add(&mut self, entry: Entry) {
+        if entry.header.kind == kind::EVENTS {
+            self.events += u64::from(entry.header.items);
+        }
+        self.last_time = self.last_time.max(entry.header.last_time);
+        self.chunks.push(entry);
+    }
+
+    /// Takes the chunks that end behind a place out of the list. Gives the place where the first of them began.
+    pub(super) fn forget_behind(&mut self, length: u64) -> Option<u64> {
+        let kept = self.chunks.partition_point(|entry| entry.offset + entry.header.length() <= length);
+        let first = self.chunks.get(kept)?.offset;
+        let all = std::mem::take(&mut self.chunks);
+        (self.events, self.last_time) = (0, 0);
+        all.into_iter().take(kept).for_each(|entry| self.add(entry));
+        Some(first)
     }
 
     pub(super) fn entries(&self) -> &[Entry] {
@@ -260,42 +380,12 @@ impl Reader {
         self.index(&entry, first)
     }
 
-    /// Goes from chunk to chunk; where there is none, looks for the next one.
-    fn scan(&mut self, first: u64) -> io::Result<()> {
-        let mut window = Window::new();
-        let mut at = first;
-        while at < self.length {
-            let header = window.at(&self.file, at, HEADER)?.first_chunk().and_then(ChunkHeader::decode);
-            if let Some(header) = header.filter(|header| at + header.length() <= self.length) {
-                let entry = Entry { offset: at, header };
-                at += header.length();
-                if header.kind == kind::INDEX {
-                    // The chunks tell the same; what counts is that it is there and whole.
-                    self.complete |= self.index_is_whole(&entry);
-                } else {
-                    self.chunks.push(entry);
-                }
-                continue;
-            }
-            let next = window.find(&self.file, at + 1)?;
-            let skipped = next.unwrap_or(self.length) - at;
-            if next.is_some() {
-                self.damage.chunks += 1;
-                self.damage.bytes += skipped;
-            } else if !self.is_trailer(at) {
-                self.cut_bytes = skipped;
-            }
-            at = next.unwrap_or(self.length);
-        }
-        Ok(())
-    }
-
-    fn index_is_whole(&self, entry: &Entry) -> bool {
+    pub(super) fn index_is_whole(&self, entry: &Entry) -> bool {
         self.read_chunk(entry, &mut Vec::new()).is_some()
     }
 
     /// Whether nothing but a trailer follows.
-    fn is_trailer(&self, at: u64) -> bool {
+    pub(super) fn is_trailer(&self, at: u64) -> bool {
         let mut trailer = [0; TRAILER];
         self.length - at == TRAILER as u64
             && self.file.read_exact_at(&mut trailer, at).is_ok()
@@ -303,57 +393,8 @@ impl Reader {
     }
 }
 
-/// The part of the file that a scan is looking at. It is read once, however often the scan starts anew within it.
-struct Window {
-    bytes: Vec<u8>,
-    start: u64,
-    length: usize,
-}
-
-impl Window {
-    /// Bytes read at once when looking for something. Going from header to header takes much less.
-    const SEARCH: usize = 256 << 10;
-
-    const fn new() -> Self {
-        Self { bytes: Vec::new(), start: 0, length: 0 }
-    }
-
-    /// The bytes from `at` on, at least `wanted` of them unless the file ends before.
-    fn at(&mut self, file: &File, at: u64, wanted: usize) -> io::Result<&[u8]> {
-        let inside = at.checked_sub(self.start).filter(|&skip| skip + wanted as u64 <= self.length as u64);
-        let skip = if let Some(skip) = inside {
-            skip as usize
-        } else {
-            self.bytes.resize(self.bytes.len().max(wanted), 0);
-            self.start = at;
-            self.length = read_up_to(file, &mut self.bytes[..wanted], at)?;
-            0
-        };
-        Ok(&self.bytes[skip..self.length])
-    }
-
-    /// Where the next chunk may begin, from `from` on.
-    fn find(&mut self, file: &File, from: u64) -> io::Result<Option<u64>> {
-        let mut at = from;
-        loop {
-            // What is left of the window first, then the next stretch.
-            let held = (self.start + self.length as u64).saturating_sub(at) as usize;
-            let wanted = if held >= HEADER && at >= self.start { held } else { Self::SEARCH };
-            let bytes = self.at(file, at, wanted)?;
-            if let Some(place) = bytes.windows(MAGIC.len()).position(|bytes| bytes == MAGIC) {
-                return Ok(Some(at + place as u64));
-            }
-            let length = bytes.len();
-            if length < wanted || length < MAGIC.len() {
-                return Ok(None);
-            }
-            at += (length - MAGIC.len() + 1) as u64;
-        }
-    }
-}
-
 /// Reads until the buffer is full or the file ends.
-fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+pub(super) fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut got = 0;
     while got < buffer.len() {
         match file.read_at(&mut buffer[got..], offset + got as u64) {

@@ -19,9 +19,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-/// Events wait no longer than this for their chunk to fill up.
-const PATIENCE_NS: u64 = 500_000_000;
+/// Events wait no longer than this for their chunk to fill up, unless the writer is told otherwise.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// Notes are written when they have become this many bytes, full chunk of events or not.
 const NOTES_ENOUGH: usize = 256 << 10;
 /// Chunks that may wait for the disk; with more, the capturing thread waits.
@@ -72,6 +73,8 @@ pub struct Writer {
     now: u64,
     /// The time at which the oldest waiting event or note came.
     waiting_since: Option<u64>,
+    /// For how long, in nanoseconds.
+    patience: u64,
     shared: Arc<Shared>,
     jobs: Option<SyncSender<Job>>,
     empty: Receiver<Draft>,
@@ -95,6 +98,9 @@ impl Writer {
         let start = header.encode(path)?;
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(error("create"))?;
+        // It tells who follows the recording that its writer lives. Where the file system knows no locks, they take it
+        // for one that was cut short, and still see what comes.
+        let _ = file.try_lock();
         // Some file systems know no owners; a recording that is root's is better than none.
         let _ = give_to_caller_of_sudo(&file);
         file.append(&start).map_err(error("write the header of"))?;
@@ -117,6 +123,7 @@ impl Writer {
             note_times: (u64::MAX, 0),
             now: 0,
             waiting_since: None,
+            patience: PATIENCE.as_nanos() as u64,
             shared,
             jobs: Some(jobs),
             empty,
@@ -144,10 +151,16 @@ impl Writer {
         self.note(time, |notes, before| notes::put_counters(notes, before, time, pid, counters));
     }
 
-    /// Tells the time, in nanoseconds since the trace began. What has waited for half a second is written.
+    /// How long events and notes may wait for their chunk to fill up: half a second unless it is set. Chunks that are
+    /// written early take more bytes an event, and whoever follows the recording sees them early.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
+    }
+
+    /// Tells the time, in nanoseconds since the trace began. What has waited for long enough is written.
     pub fn tick(&mut self, now_ns: u64) {
         self.now = self.now.max(now_ns);
-        if self.waiting_since.is_some_and(|since| self.now - since >= PATIENCE_NS) {
+        if self.waiting_since.is_some_and(|since| self.now - since >= self.patience) {
             self.flush();
         }
     }
@@ -268,7 +281,7 @@ impl Sink for Writer {
         if self.encoder.len() > 0 {
             // The events tell the time as well, unless theirs is nonsense.
             let since = *self.waiting_since.get_or_insert(self.now.max(self.encoder.first_time().min(last.time)));
-            if last.time.saturating_sub(since) >= PATIENCE_NS {
+            if last.time.saturating_sub(since) >= self.patience {
                 self.flush();
             }
         }

@@ -10,6 +10,7 @@ use crate::analysis::{By, metrics};
 use crate::capture::{Counters, Sink};
 use crate::glibc::Layout;
 use crate::heap::{self, Footprint, Heap, Heaps, Point};
+use crate::recording::Item;
 use crate::symbolize::Symbols;
 use crate::target::{Mapping, MemorySample, ProcessInfo, Residency};
 use memfrag_common::loss::{COUNTERS, Counter};
@@ -52,7 +53,7 @@ pub struct ReportBuilder {
     until: Option<u64>,
     last_time: u64,
     /// By index of the process.
-    mappings: HashMap<usize, Vec<Seen>>,
+    mappings: HashMap<usize, Arc<Vec<Seen>>>,
     /// Live bytes when a process's memory was last read, by index of the process.
     live_at_reading: HashMap<usize, u64>,
     looks: Looks,
@@ -90,6 +91,7 @@ impl Sink for ReportBuilder {
         }
         let snapshots = self.mappings.entry(at).or_default();
         if snapshots.last().is_none_or(|last| last.files != mappings) {
+            let snapshots = Arc::make_mut(snapshots);
             if snapshots.len() == SNAPSHOTS {
                 // The first ones hold what was there from the beginning; the middle is most like its neighbours.
                 snapshots.remove(SNAPSHOTS / 2);
@@ -144,6 +146,23 @@ impl ReportBuilder {
         self.symbols = Some(symbols);
     }
 
+    /// A copy of all that was gathered. The heaps are shared until either side goes on: see [`Heaps::share`].
+    #[must_use]
+    pub fn share(&mut self) -> Self {
+        Self {
+            heaps: self.heaps.share(),
+            events: self.events,
+            until: self.until,
+            last_time: self.last_time,
+            mappings: self.mappings.clone(),
+            live_at_reading: self.live_at_reading.clone(),
+            looks: self.looks.clone(),
+            symbols: self.symbols.clone(),
+            counters: self.counters.clone(),
+            missing: self.missing,
+        }
+    }
+
     /// What the backend has counted since the trace began, for one process or as a whole. A later count replaces an
     /// earlier one.
     pub fn counters(&mut self, pid: Option<u32>, counters: &Counters) {
@@ -153,6 +172,33 @@ impl ReportBuilder {
     /// Events that were recorded and that damage to the file took.
     pub fn missing(&mut self, events: u64) {
         self.missing = self.missing.saturating_add(events);
+    }
+
+    /// Takes a part of a recording.
+    pub fn take(&mut self, item: Item<'_>) {
+        match item {
+            Item::Events(events) => self.events(events),
+            Item::Process(process) => self.process(&process),
+            Item::Mappings { time, pid, mappings } => self.mappings(time, pid, &mappings),
+            Item::Memory(sample) => self.memory(&sample),
+            Item::Residency(residency) => self.residency(&residency),
+            Item::Layout { time, pid, layout } => self.layout(time, pid, &layout),
+            Item::Counters { pid, counters, .. } => self.counters(pid, &counters),
+            Item::Missing { events } => self.missing(events),
+            // A recording that its disk could not take ends early, and says so.
+            Item::End(end) => self.missing(end.not_recorded),
+        }
+    }
+
+    /// Events taken so far.
+    pub fn event_count(&self) -> u64 {
+        self.events.total
+    }
+
+    /// Events that could not be taken, as far as is known: lost in the capture, or by damage to the file.
+    pub fn lost(&self) -> u64 {
+        // Gaps in the stream and loss counters tell of the same events; neither may know of all.
+        self.heaps.anomalies().lost_events.max(self.counted_lost()).saturating_add(self.missing)
     }
 
     /// The heaps as they are now.
@@ -192,12 +238,9 @@ impl ReportBuilder {
         let now = self.until.map_or(duration_ns, |until| until.min(duration_ns));
         let mut processes: Vec<Process> = (0..self.heaps.processes().len()).map(|at| self.describe(at, now)).collect();
         processes.sort_by_key(|process| std::cmp::Reverse(process.peak.requested_bytes));
-        let anomalies = self.heaps.anomalies();
-        let counted_lost = self.counted_lost();
         let events = Events {
-            // Gaps in the stream and loss counters tell of the same events; neither may know of all.
-            lost: anomalies.lost_events.max(counted_lost).saturating_add(self.missing),
-            unmatched_free: anomalies.unmatched_frees,
+            lost: self.lost(),
+            unmatched_free: self.heaps.anomalies().unmatched_frees,
             bytes_on_disk: meta.bytes_on_disk,
             ..self.events
         };

@@ -7,19 +7,20 @@ use crate::glibc::Layout;
 use crate::heap::{Block, Snapshot};
 use crate::target::Residency;
 use std::collections::HashMap;
+use std::sync::Arc;
 
-/// What was seen last of each process, by its index.
-#[derive(Debug, Default)]
+/// What was seen last of each process, by its index. Copies share what was seen.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Looks {
     looks: HashMap<usize, Look>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Look {
     /// How often the process had become another program: what was seen of the one before is of no use.
     execs: u64,
-    pages: Option<(Residency, Snapshot)>,
-    walk: Option<(u64, Layout, Snapshot)>,
+    pages: Option<Arc<(Residency, Snapshot)>>,
+    walk: Option<Arc<(u64, Layout, Snapshot)>>,
 }
 
 impl Looks {
@@ -33,21 +34,21 @@ impl Looks {
 
     /// The pages of a process were looked at.
     pub(super) fn pages(&mut self, process: usize, execs: u64, residency: &Residency, heap: Snapshot) {
-        self.of(process, execs).pages = Some((residency.clone(), heap));
+        self.of(process, execs).pages = Some(Arc::new((residency.clone(), heap)));
     }
 
     /// The heap of a process was walked at `time`.
     pub(super) fn walk(&mut self, process: usize, execs: u64, time: u64, layout: &Layout, heap: Snapshot) {
-        self.of(process, execs).walk = Some((time, layout.clone(), heap));
+        self.of(process, execs).walk = Some(Arc::new((time, layout.clone(), heap)));
     }
 
     /// The last moment of a process whose pages were seen at all. Unless the heap was walked at that moment, the layout is made from the
     /// blocks if it is glibc's.
     pub(super) fn moment(&self, process: usize, execs: u64, is_glibc: bool) -> Option<Moment<'_>> {
         let look = self.looks.get(&process).filter(|look| look.execs == execs)?;
-        let (residency, heap) = look.pages.as_ref()?;
+        let (residency, heap) = look.pages.as_deref()?;
         let moment = |blocks, layout, source| Moment { residency, blocks, layout, source };
-        Some(match &look.walk {
+        Some(match look.walk.as_deref() {
             Some((time, layout, heap)) if *time == residency.time => {
                 moment(heap.sorted(), layout.clone(), Source::Walk)
             }
