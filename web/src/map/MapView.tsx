@@ -245,14 +245,13 @@ function listen(model: MapModel, pointer: Pointer, element: HTMLElement): () => 
             event.preventDefault();
             const delta = event.deltaY * (event.deltaMode === 1 ? LINE : event.deltaMode === 2 ? element.clientHeight : 1);
             if (event.shiftKey) return model.panBy((delta || event.deltaX) * ratio());
+            // A notch of a mouse is one step; a touchpad's many small turns, and pinches, add up to one.
             if (Math.sign(delta) !== Math.sign(turned)) turned = 0;
             turned += event.ctrlKey ? 8 * delta : delta;
-            const steps = Math.max(-2, Math.min(2, Math.trunc(turned / NOTCH)));
-            if (steps === 0) return;
-            turned -= steps * NOTCH;
-            if (Math.abs(turned) > NOTCH) turned = 0;
+            if (Math.abs(turned) < NOTCH) return;
             const { x, y } = place(event);
-            model.zoomBy(-steps, x * ratio(), y * ratio());
+            model.zoomBy(-Math.sign(turned), x * ratio(), y * ratio());
+            turned = 0;
             pointer.move(x, y, ratio());
         },
         keydown: (event: KeyboardEvent) => {

@@ -49,9 +49,10 @@ export async function harness(options = {}) {
     const root = process.getuid?.() === 0;
     const browser = await chromium.launch({ executablePath: CHROMIUM, args: root ? ["--no-sandbox"] : [] });
 
-    async function open(query = "", { width = 1280, height = 760, scale = 1, ...context } = {}) {
+    async function open(query = "", { width = 1280, height = 760, scale = 1, before = null, ...context } = {}) {
         const session = await browser.newContext({ viewport: { width, height }, deviceScaleFactor: scale, ...context });
         const page = await session.newPage();
+        if (before !== null) await page.addInitScript(before);
         const errors = [];
         page.on("pageerror", (error) => errors.push(String(error)));
         page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
