@@ -1,6 +1,7 @@
 // The heap map: cells drawn by the engine, and over them what the page draws and answers to.
 import { effect, useComputed, useSignal } from "@preact/signals";
 import { useEffect, useMemo, useRef } from "preact/hooks";
+import { formatAddress } from "../protocol";
 import { offscreen } from "../worker/host";
 import { Legend } from "./Legend";
 import { drawMinimap, minimapAddress, minimapSpans } from "./minimap";
@@ -32,7 +33,6 @@ export function MapView({ model }: { model: MapModel }) {
         table.value = false;
         model.goTo(address);
         model.select(address);
-        void pointer.pin(Number(address));
     };
     return (
         <section class="map" data-map-theme={model.theme.value} data-stale={stale.value} aria-label="Heap map">
@@ -233,7 +233,7 @@ function listen(model: MapModel, pointer: Pointer, element: HTMLElement): () => 
             const address = model.byteAt(x * ratio(), y * ratio());
             model.cursor.value = null;
             if (address === null) model.select(null);
-            else void pointer.pin(address);
+            else model.select(formatAddress(address));
         },
         pointercancel: () => {
             pressed = null;
@@ -293,7 +293,7 @@ function key(model: MapModel, pointer: Pointer, name: string): boolean {
         case "Enter":
         case " ":
             if (cursor === null) return false;
-            void pointer.pin(cursor);
+            model.select(formatAddress(cursor));
             return true;
         case "w":
         case "+":

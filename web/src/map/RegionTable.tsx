@@ -2,7 +2,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import type { Hole, Region } from "../protocol";
-import { bytes, count } from "./format";
+import { bytes, count } from "../format";
 import type { MapModel } from "./model";
 
 const MOST_REGIONS = 200;

@@ -2,7 +2,7 @@
 import { useSignal } from "@preact/signals";
 import { MODES, type Mode } from "../protocol";
 import type { Layout } from "../worker/messages";
-import { bytes } from "./format";
+import { roundBytes } from "./format";
 import type { MapModel } from "./model";
 
 const NAMES: Record<Mode, [string, string]> = {
@@ -49,7 +49,7 @@ export function Toolbar({ model, table, onTable }: ToolbarProps) {
                     −
                 </button>
                 <span class="map-scale" title={`A cell is drawn ${square}`}>
-                    {row === null ? "" : `row = ${bytes(row)}, `}cell = {bytes(cell)}
+                    {row === null ? "" : `row = ${roundBytes(row)}, `}cell = {roundBytes(cell)}
                 </span>
                 <button type="button" title="Zoom in (W or +)" aria-label="Zoom in" onClick={() => model.zoomBy(1, ...centre())}>
                     +

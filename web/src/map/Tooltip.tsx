@@ -1,6 +1,7 @@
 // The words beside the pointer.
 import type { AtResult, Block } from "../protocol";
-import { bytes, duration } from "./format";
+import { bytes, duration } from "../format";
+import { roundBytes } from "./format";
 import type { MapModel } from "./model";
 import type { Pointer } from "./pointer";
 
@@ -21,7 +22,7 @@ export function Tooltip({ model, pointer, width, height }: { model: MapModel; po
                 <span>{region?.label || region?.kind}</span>
             </div>
             <div>
-                {bytes(cell)} here: {reading.words ?? "…"}
+                {roundBytes(cell)} here: {reading.words ?? "…"}
             </div>
             {reading.at !== null && <Found at={reading.at} />}
         </div>

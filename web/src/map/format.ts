@@ -1,9 +1,9 @@
-// Numbers as words, for the map.
+// Amounts that are round by nature, as they stand on scales: `1 MiB`, not `1.0 MiB`.
 
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
-/** Bytes in binary units, three figures at most: `12.5 MiB`. */
-export function bytes(value: number): string {
+/** Bytes in binary units, three figures at most: `4 KiB`, `12.5 MiB`. */
+export function roundBytes(value: number): string {
     let unit = 0;
     while (value >= 1024 && unit < UNITS.length - 1) {
         value /= 1024;
@@ -14,7 +14,7 @@ export function bytes(value: number): string {
 }
 
 /** Nanoseconds in the unit that fits: `3.2 s`, `15 min`. */
-export function duration(ns: number): string {
+export function roundDuration(ns: number): string {
     const steps: [number, string][] = [
         [86_400e9, "d"],
         [3600e9, "h"],
@@ -30,8 +30,4 @@ export function duration(ns: number): string {
         }
     }
     return `${Math.round(ns)} ns`;
-}
-
-export function count(value: number): string {
-    return value.toLocaleString("en-GB");
 }

@@ -5,7 +5,7 @@ import type { Client } from "../worker/client";
 import type { Highlight, Layout, Theme } from "../worker/messages";
 import { nearest, spanAt, spans } from "./axis";
 import { fit, geometry, type Frame } from "./geometry";
-import type { HighlightRequest, MapPlace, Marked } from "./selection";
+import { extent, type HighlightRequest, type MapPlace, type Marked } from "./selection";
 import { CLOSEST, zoomStep } from "./zoom";
 
 /** Frames a second asked of the server while the page is seen. */
@@ -13,6 +13,8 @@ const HZ = 30;
 /** A cell is drawn at least this many pixels of the page wide and high. */
 const GRAIN = 2;
 const HISTORY = 50;
+/** Steps of the wheel that follow one another faster than this are one turn. */
+const TURN_MS = 1500;
 
 export class MapModel {
     readonly mode = signal<Mode>("occupancy");
@@ -51,6 +53,7 @@ export class MapModel {
     });
 
     private readonly history: { zoom: number | null; scroll: number; at: number }[] = [];
+    private anchor: { x: number; y: number; address: number; at: number } | null = null;
     private readonly stop: (() => void)[] = [];
 
     constructor(readonly client: Client) {
@@ -159,7 +162,7 @@ export class MapModel {
         const from = this.zoom.value;
         const to = Math.min(CLOSEST, Math.max(Math.min(from, this.fitted.value), from + steps));
         if (to === from) return;
-        const anchor = this.near(x, y);
+        const anchor = this.anchorAt(x, y);
         this.remember();
         batch(() => {
             this.chosenZoom.value = to === this.fitted.value ? null : to;
@@ -167,6 +170,16 @@ export class MapModel {
             const rect = this.geometry.value.cellRect(anchor);
             if (rect !== null) this.scrollTo(rect.y + rect.height / 2 - y);
         });
+    }
+
+    /** What stays in place: during one turn of the wheel the same address, though rows fold differently at each step. */
+    private anchorAt(x: number, y: number): number | null {
+        const now = performance.now();
+        const last = this.anchor;
+        const same = last !== null && now - last.at < TURN_MS && Math.hypot(last.x - x, last.y - y) < 4;
+        const address = same ? last.address : (this.byteAt(x, y) ?? this.near(x, y));
+        this.anchor = address === null ? null : { x, y, address, at: now };
+        return address;
     }
 
     panBy(pixels: number): void {
@@ -189,12 +202,19 @@ export class MapModel {
         return true;
     }
 
-    /** Pins an address; null lets it go. `range` is what to outline. */
-    select(address: Address | null, range: Marked | null = null): void {
+    /** Pins an address; null lets it go. The block or hole that is there is outlined as soon as the server has told which. */
+    select(address: Address | null): void {
+        if (address === this.selected.peek()) return;
         batch(() => {
             this.selected.value = address;
-            this.marked.value = range;
+            this.marked.value = null;
         });
+        if (address !== null) void this.outline(address);
+    }
+
+    private async outline(address: Address): Promise<void> {
+        const found = await this.client.query("at", { address }).catch(() => null);
+        if (found !== null && this.selected.peek() === address) this.marked.value = extent(found);
     }
 
     place(): MapPlace {
@@ -308,7 +328,7 @@ export class MapModel {
         const last = this.history.at(-1);
         const now = performance.now();
         // The steps of one turn of the wheel are one step back.
-        if (last !== undefined && now - last.at < 700) last.at = now;
+        if (last !== undefined && now - last.at < TURN_MS) last.at = now;
         else this.history.push({ zoom: this.chosenZoom.value, scroll: this.scroll.value, at: now });
         if (this.history.length > HISTORY) this.history.shift();
     }

@@ -1,7 +1,7 @@
 // What is drawn over the cells: the ruler of addresses, labels of what was left out, outlines. On a canvas of its own, on the page,
 // so that moving the pointer never redraws cells.
 import { spanFrom, type Span } from "./axis";
-import { bytes } from "./format";
+import { bytes } from "../format";
 import type { Geometry } from "./geometry";
 import type { Inks } from "./palettes";
 

@@ -3,7 +3,7 @@
 import type { Mode, PaletteClass } from "../protocol";
 import type { Highlight, Theme } from "../worker/messages";
 import { formatRgb, mix, parseHex, pixel, scale, type Rgb } from "./colour";
-import { duration } from "./format";
+import { roundDuration } from "./format";
 
 /** Colours of what is drawn over and beside the cells. */
 export interface Inks {
@@ -17,12 +17,12 @@ export interface Inks {
 
 export const INKS: Record<Theme, Inks> = {
     dark: { text: "#cdd6e0", muted: "#8b97a5", line: "#3b4654", ground: "#0c0f14", accent: "#ffd440" },
-    light: { text: "#24292f", muted: "#5f6a76", line: "#b9c0c8", ground: "#fbfbf9", accent: "#c40060" },
+    light: { text: "#24292f", muted: "#5f6a76", line: "#b9c0c8", ground: "#f4f5f4", accent: "#c40060" },
 };
 
 /** A cell of a heap range without anything in it. */
-const EMPTY: Record<Theme, string> = { dark: "#141920", light: "#efefeb" };
-const RESIDENT: Record<Theme, string> = { dark: "#353c49", light: "#cfcfca" };
+const EMPTY: Record<Theme, string> = { dark: "#141920", light: "#e5e7e6" };
+const RESIDENT: Record<Theme, string> = { dark: "#353c49", light: "#c6c8c8" };
 export const JUST_FREED = "#e69f00";
 const OTHER: Record<Theme, string> = { dark: "#5d6673", light: "#a9adb3" };
 
@@ -141,7 +141,7 @@ export function legend(mode: Mode, theme: Theme, classes: readonly PaletteClass[
                     label: "since the last allocation there",
                     ticks: [1, 1000, 60_000, 3_600_000, 86_400_000].map((ms) => ({
                         at: (AGE_STEPS * Math.log2(1 + ms)) / 254,
-                        label: duration(ms * 1e6),
+                        label: roundDuration(ms * 1e6),
                     })),
                 },
             ];
@@ -184,7 +184,7 @@ export function describe(mode: Mode, value: number, classes: readonly PaletteCla
         case "age": {
             if (value === 0) return "no live block";
             const ms = 2 ** ((value - 1) / AGE_STEPS) - 1;
-            return value === 1 ? "allocated just now" : `last allocation ${duration(ms * 1e6)} ago`;
+            return value === 1 ? "allocated just now" : `last allocation ${roundDuration(ms * 1e6)} ago`;
         }
         case "resident":
             return value === 0 ? "not in memory" : `${percent((value - 1) / 254)} of the memory there taken by no live block`;

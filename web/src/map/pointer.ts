@@ -1,7 +1,6 @@
 // What is under the pointer, or under the keyboard's cursor: the cell at once, the block as soon as the server has said it.
 import { batch, signal } from "@preact/signals";
-import { formatAddress, parseAddress, type AtResult } from "../protocol";
-import type { Marked } from "./selection";
+import { formatAddress, type AtResult } from "../protocol";
 import type { MapModel } from "./model";
 import { describe } from "./palettes";
 
@@ -60,14 +59,6 @@ export class Pointer {
         if (point !== null) void this.probe(point.x * ratio, point.y * ratio);
     }
 
-    /** Pins what is at `address`: the block or hole there is outlined. */
-    async pin(address: number): Promise<void> {
-        this.model.select(formatAddress(address));
-        const found = await this.model.client.query("at", { address: formatAddress(address) }).catch(() => null);
-        if (found === null || this.model.selected.value !== formatAddress(address)) return;
-        this.model.select(formatAddress(address), extent(found));
-    }
-
     private read(address: number, cell: number, x: number, y: number): void {
         const before = this.reading.value;
         const same = before !== null && before.address === address;
@@ -93,15 +84,4 @@ export class Pointer {
         const now = this.reading.value;
         if (turn === this.asked && now !== null && at !== null) this.reading.value = { ...now, at };
     }
-}
-
-/** The range of the block or hole of an answer. */
-export function extent({ block, hole }: AtResult): Marked | null {
-    if (block !== null) {
-        const start = parseAddress(block.address);
-        return start === null ? null : { start, end: start + Math.max(1, block.size) };
-    }
-    if (hole === null) return null;
-    const [start, end] = [parseAddress(hole.start), parseAddress(hole.end)];
-    return start === null || end === null ? null : { start, end };
 }

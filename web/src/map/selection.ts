@@ -1,5 +1,5 @@
 // What the map tells the page, and what the page may tell the map.
-import type { Address, Mode } from "../protocol";
+import { parseAddress, type Address, type AtResult, type Mode } from "../protocol";
 import type { Layout } from "../worker/messages";
 
 /** A range of addresses that is outlined in the map. */
@@ -21,4 +21,15 @@ export interface MapPlace {
 export interface HighlightRequest {
     mode: Extract<Mode, "site" | "thread" | "size">;
     label: string;
+}
+
+/** The range of the block or hole that the server found at an address. */
+export function extent({ block, hole }: AtResult): Marked | null {
+    if (block !== null) {
+        const start = parseAddress(block.address);
+        return start === null ? null : { start, end: start + Math.max(1, block.size) };
+    }
+    if (hole === null) return null;
+    const [start, end] = [parseAddress(hole.start), parseAddress(hole.end)];
+    return start === null || end === null ? null : { start, end };
 }

@@ -10,6 +10,7 @@ const asked = new URLSearchParams(location.search);
 const client = start("worker.js");
 const model = new MapModel(client);
 model.theme.value = (asked.get("theme") as Theme | null) ?? "dark";
+document.documentElement.dataset["theme"] = model.theme.value;
 model.mode.value = (asked.get("mode") as Mode | null) ?? "occupancy";
 model.layout.value = (asked.get("layout") as Layout | null) ?? "linear";
 const problems: string[] = [];
