@@ -30,22 +30,24 @@ export function Icicle({ zoomed, focused, searching, hit, zoom, focus, describe 
         watcher.observe(box);
         return () => watcher.disconnect();
     }, []);
+    // Read here, so that a change draws again.
+    const { width, height } = size.value;
+    const top = first.value;
     useEffect(() => {
         const element = canvas.current;
-        const { width, height } = size.value;
         if (!element || width === 0) return;
         rows.current = layout(zoomed, 0.5 / width);
         draw(element, rows.current, {
-            width, height, ratio: devicePixelRatio, first: first.value, hit, searching, focused,
+            width, height, ratio: devicePixelRatio, first: top, hit, searching, focused,
             colours: { ground: colour("--well"), text: colour("--text"), faint: colour("--line"), hit: colour("--mark"), focus: colour("--focus"), lightness: dark.value ? 32 : 80 },
         });
     });
-    const under = (event: MouseEvent) => boxAt(rows.current[Math.floor(event.offsetY / ROW) + first.value], event.offsetX / Math.max(1, size.value.width))?.frame ?? null;
+    const under = (event: MouseEvent) => boxAt(rows.current[Math.floor(event.offsetY / ROW) + top], event.offsetX / Math.max(1, width))?.frame ?? null;
     const scroll = (event: WheelEvent) => {
-        const most = Math.max(0, rows.current.length - Math.floor(size.value.height / ROW));
+        const most = Math.max(0, rows.current.length - Math.floor(height / ROW));
         if (most === 0) return;
         event.preventDefault();
-        first.value = Math.min(most, Math.max(0, first.value + Math.sign(event.deltaY)));
+        first.value = Math.min(most, Math.max(0, top + Math.sign(event.deltaY)));
     };
     const key = (event: KeyboardEvent) => {
         const next = moved(event.key, focused);

@@ -16,11 +16,11 @@ type Found = Queries["compare"]["gives"];
 type SiteOfBoth = Found["sites"][number];
 
 const COLUMNS: readonly Column<SiteOfBoth>[] = [
+    { key: "site", head: "site", by: siteName, cell: (one) => <span class="owner">{siteName(one)}<span class="muted place">{sitePlace(one)}</span></span>, kind: "mono", title: (one) => one.module ?? one.site },
     { key: "change", head: "change", by: (one) => one.b_bytes - one.a_bytes, cell: (one) => <Signed value={one.b_bytes - one.a_bytes} show={signedBytes} />, kind: "num" },
     { key: "blocks", head: "blocks", by: (one) => one.b_blocks - one.a_blocks, cell: (one) => <Signed value={one.b_blocks - one.a_blocks} show={signedCount} />, kind: "num" },
     { key: "in A", head: "in A", by: (one) => one.a_bytes, cell: (one) => bytes(one.a_bytes), kind: "num" },
     { key: "in B", head: "in B", by: (one) => one.b_bytes, cell: (one) => bytes(one.b_bytes), kind: "num" },
-    { key: "site", head: "site", by: siteName, cell: (one) => <span class="owner">{siteName(one)} <span class="muted">{sitePlace(one)}</span></span>, kind: "mono", title: (one) => one.module ?? one.site },
 ];
 
 export function ComparePanel() {

@@ -15,12 +15,12 @@ import { Answered } from "./Answered";
 type SiteOfRange = RangeResult["sites"][number];
 
 const COLUMNS: readonly Column<SiteOfRange>[] = [
+    { key: "site", head: "site", by: siteName, cell: (one) => <span class="owner">{siteName(one)}<span class="muted place">{sitePlace(one)}</span></span>, kind: "mono", title: (one) => one.module ?? one.site },
     { key: "grown", head: "grown", by: (one) => one.grown_bytes, cell: (one) => bytes(one.grown_bytes), kind: "num" },
     { key: "blocks", head: "blocks", by: (one) => one.grown_blocks, cell: (one) => count(one.grown_blocks), kind: "num" },
     { key: "freed", head: "freed", by: (one) => one.freed_bytes, cell: (one) => bytes(one.freed_bytes), kind: "num" },
     { key: "temporary", head: "temporary", by: (one) => one.temporary_bytes, cell: (one) => bytes(one.temporary_bytes), kind: "num" },
     { key: "survivors", head: "survivors", by: (one) => one.survivors_bytes, cell: (one) => bytes(one.survivors_bytes), kind: "num" },
-    { key: "site", head: "site", by: siteName, cell: (one) => <span class="owner">{siteName(one)} <span class="muted">{sitePlace(one)}</span></span>, kind: "mono", title: (one) => one.module ?? one.site },
 ];
 
 const CLASSES: readonly [keyof Pick<RangeResult, "grown" | "freed" | "temporary" | "survivors">, string, string][] = [

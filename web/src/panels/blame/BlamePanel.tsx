@@ -16,12 +16,12 @@ import { OwnerDetail } from "./OwnerDetail";
 const BYS: readonly By[] = ["site", "thread", "size", "age", "module"];
 
 const COLUMNS: readonly Column<Blamed>[] = [
+    { key: "owner", head: "owner", by: (one) => siteName(one), cell: (one) => <Owner one={one} />, kind: "mono", title: (one) => one.module ?? one.site },
     { key: "release", head: <Term of="release">release</Term>, by: (one) => one.release_bytes, cell: (one) => bytes(one.release_bytes), kind: "num" },
     { key: "stranded", head: <Term of="stranded">stranded</Term>, by: (one) => one.stranded_bytes, cell: (one) => bytes(one.stranded_bytes), kind: "num" },
     { key: "live", head: "live", by: (one) => one.live_bytes, cell: (one) => bytes(one.live_bytes), kind: "num" },
     { key: "blocks", head: "blocks", by: (one) => one.live_blocks, cell: (one) => count(one.live_blocks), kind: "num" },
     { key: "times live", head: <Term of="amplification">× live</Term>, by: (one) => one.pin_amplification ?? 0, cell: (one) => times(one.pin_amplification), kind: "num" },
-    { key: "owner", head: "owner", by: (one) => siteName(one), cell: (one) => <Owner one={one} />, kind: "mono", title: (one) => one.module ?? one.site },
 ];
 
 export function BlamePanel() {
@@ -100,7 +100,7 @@ function Owner({ one }: { one: Blamed }) {
     return (
         <span class={one.kind === "program" ? "owner" : "owner other"}>
             {siteName(one)}
-            {place && <span class="muted"> {place}</span>}
+            {place && <span class="muted place">{place}</span>}
         </span>
     );
 }

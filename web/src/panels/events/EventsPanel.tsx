@@ -65,7 +65,7 @@ function Chip({ op, on }: { op: string; on: boolean }) {
 function Foot({ answer, following }: { answer: Answered | null; following: boolean }) {
     if (!answer) return null;
     const rate = status.value?.events_per_s ?? 0;
-    const sampled = typeof answer.sampled === "number" && answer.sampled > 1 ? `1 of ${count(answer.sampled)} is shown; ` : answer.sampled === true ? "a sample is shown; " : "";
-    const tail = following ? `following ${brief(rate)} events/s: ${rate > COUNT * 2 ? `the newest ${COUNT}, ${Math.round(1000 / EVERY)} times a second, those between are passed over` : "every one is shown"}` : "";
+    const sampled = typeof answer.sampled === "number" && answer.sampled > 1 ? `1 of ${count(answer.sampled)} is shown. ` : answer.sampled === true ? "A sample is shown. " : "";
+    const tail = following ? `Following ${brief(rate)} events/s: ${rate > COUNT * 2 ? `the newest ${COUNT}, ${Math.round(1000 / EVERY)} times a second, those between are passed over` : "every one is shown"}` : "";
     return <p class="fineprint muted">{count(answer.total)} events in all. {sampled}{tail}</p>;
 }

@@ -24,8 +24,8 @@ export function rungs(ledger: Ledger, mapped: ProcessReport["mapped"]): Rung[] {
     const found: Rung[] = [
         { term: "requested", bytes: ledger.requested, step: "what live blocks asked for", added: ledger.requested, tone: "requested" },
         { term: "usable", bytes: usable, step: "headers and padding", added: ledger.rounding, tone: "rounding" },
-        { term: "active", bytes: active, step: "free beside live blocks, and caches", added: kept, tone: "free_in_pages" },
-        { term: "heap", bytes: heap, step: "whole free pages: malloc_trim returns them", added: ledger.free_pages, tone: "free_pages" },
+        { term: "active", bytes: active, step: "free beside blocks, and caches", added: kept, tone: "free_in_pages" },
+        { term: "heap", bytes: heap, step: "free pages, for malloc_trim", added: ledger.free_pages, tone: "free_pages" },
         { term: "resident", bytes: ledger.rss, step: "files, stacks, other mappings", added: ledger.rss - heap, tone: "not_malloc" },
     ];
     const obtained = Math.max(0, mapped.brk_growth_bytes) + Math.max(0, mapped.mapped_bytes - mapped.unmapped_bytes);

@@ -1,0 +1,140 @@
+// The store against a server that is played: what is asked of it after each message, and what the page then knows.
+import assert from "node:assert/strict";
+import { afterEach, test } from "node:test";
+import type { ClientMessage, Process, ServerMessage, Source } from "../src/protocol";
+import { NOTHING, type Look } from "../src/store/permalink";
+import { connect, cursor, speed, watch } from "../src/store/server";
+import { connection, dismiss, forget, largest, live, note, notes, process, processes, receive, source, status } from "../src/store/session";
+import { Client } from "../src/worker/client";
+import type { FromEngine, Link, ToEngine } from "../src/worker/messages";
+
+class Played {
+    readonly sent: ClientMessage[] = [];
+    private listener: (message: FromEngine) => void = () => {};
+    readonly client: Client;
+    constructor(look: Partial<Look> = {}) {
+        this.client = new Client({
+            post: (message: ToEngine) => { if (message.to === "send") this.sent.push(message.message); },
+            listen: (listener) => { this.listener = listener; },
+        });
+        connect(this.client, "ws://x/api/socket", "t", { ...NOTHING, ...look });
+    }
+    say(message: ServerMessage): void {
+        this.listener({ from: "message", message });
+    }
+    link(link: Link): void {
+        this.listener({ from: "link", link });
+    }
+}
+
+const one = (pid: number, live_bytes: number): Process => ({
+    pid, ppid: 1, comm: `p${pid}`, exe: null, cmdline: [], started_ns: 0, ended_ns: null, status: null, allocator: null, live_bytes, live_blocks: 1, rss_bytes: null,
+} as Process);
+const from = (number: number, growing = true): Source => ({
+    source: number, name: `s${number}`, backend: "ebpf", command: [], host: "", kernel: "", began_unix_ns: 0, growing, complete: !growing,
+    damage: { chunks: 0, bytes: 0, events: 0 }, duration_ns: 10, events: 1,
+});
+const hello = (...sources: Source[]): ServerMessage => ({ type: "hello", protocol: 1, version: "1", sources });
+const state = (pid: number, state: "live" | "paused", at_ns = 5, more = {}): ServerMessage => ({
+    type: "status", source: 0, pid, at_ns, end_ns: 10, state, speed: 1, behind: false, events: 1, events_per_s: 1, lost: 0, older_blocks: 0, older_bytes: 0,
+    live_blocks: 1, live_bytes: 1, taken_bytes: 1, peak_bytes: 1, rss_bytes: 1, hz: 1, hz_wanted: 1, clients: 1, ...more,
+});
+
+const realFetch = globalThis.fetch;
+afterEach(() => {
+    forget();
+    globalThis.fetch = realFetch;
+});
+
+test("the process that holds most is looked at first", () => {
+    const server = new Played();
+    server.say(hello(from(0)));
+    assert.deepEqual(server.sent, []);
+    server.say({ type: "processes", source: 0, processes: [one(1, 10), one(2, 500), one(3, 20)] });
+    assert.deepEqual(server.sent, [{ type: "watch", source: 0, pid: 2 }]);
+    assert.equal(process.value?.pid, 2);
+    server.say({ type: "processes", source: 0, processes: [one(1, 9999), one(2, 500)] });
+    assert.equal(server.sent.length, 1, "who grows later does not take the place");
+});
+
+test("a link decides over source, process and moment, as far as these are there", () => {
+    const server = new Played({ source: 1, pid: 3, at: 7 });
+    server.say(hello(from(0), from(1, false)));
+    assert.deepEqual(server.sent, [{ type: "watch", source: 1, pid: 3 }, { type: "cursor", command: "seek", at_ns: 7 }]);
+    assert.equal(source.value?.source, 1);
+    forget();
+    const other = new Played({ source: 9, pid: 3, at: 7 });
+    other.say(hello(from(0)));
+    other.say({ type: "processes", source: 0, processes: [one(1, 10)] });
+    assert.deepEqual(other.sent, [{ type: "watch", source: 0, pid: 1 }]);
+});
+
+test("after a lost connection the same is watched, at the same moment unless it was live", () => {
+    globalThis.fetch = () => Promise.reject(new Error("down"));
+    const server = new Played();
+    server.say(hello(from(0)));
+    server.say({ type: "processes", source: 0, processes: [one(1, 10)] });
+    server.say(state(1, "paused", 4));
+    server.link({ phase: "waiting", retry_at: 99, attempt: 1 });
+    assert.deepEqual(connection.value, { state: "lost", retryAt: 99 });
+    server.say(hello(from(0)));
+    assert.deepEqual(server.sent.slice(1), [{ type: "watch", source: 0, pid: 1 }, { type: "cursor", command: "seek", at_ns: 4 }]);
+    assert.equal(connection.value.state, "open");
+    server.say(state(1, "live"));
+    server.link({ phase: "waiting", retry_at: 99, attempt: 1 });
+    server.say(hello(from(0)));
+    assert.deepEqual(server.sent.slice(3), [{ type: "watch", source: 0, pid: 1 }]);
+});
+
+test("a token that is refused ends the tries", async () => {
+    const asked: string[] = [];
+    globalThis.fetch = (async (url: string, init: RequestInit) => {
+        asked.push(`${url} ${(init.headers as Record<string, string>)["Authorization"]}`);
+        return new Response(null, { status: 401 });
+    }) as typeof fetch;
+    const server = new Played();
+    server.link({ phase: "waiting", retry_at: 99, attempt: 1 });
+    await new Promise((done) => setTimeout(done, 5));
+    assert.equal(connection.value.state, "refused");
+    assert.deepEqual(asked, ["/api/recording?source=0 Bearer t"]);
+});
+
+test("space pauses what moves, and plays what stands at the chosen speed", () => {
+    const server = new Played();
+    receive(state(1, "live"));
+    assert.equal(live.value, true);
+    cursor.toggle();
+    receive(state(1, "paused"));
+    speed.value = 4;
+    cursor.toggle();
+    cursor.seek(-3.7);
+    assert.deepEqual(server.sent, [{ type: "cursor", command: "pause" }, { type: "cursor", command: "play", speed: 4 }, { type: "cursor", command: "seek", at_ns: 0 }]);
+    assert.equal(status.value?.state, "paused");
+});
+
+test("watching says so to the server and forgets the moment before", () => {
+    const server = new Played();
+    processes.value = new Map([[0, [one(1, 1), one(2, 2)]]]);
+    watch(0, 1);
+    watch(0, 2, 8);
+    assert.deepEqual(server.sent, [{ type: "watch", source: 0, pid: 1 }, { type: "watch", source: 0, pid: 2 }, { type: "cursor", command: "seek", at_ns: 8 }]);
+});
+
+test("notes are kept once, at most fifty, and can be dismissed", () => {
+    note("info", "a");
+    note("info", "a");
+    assert.equal(notes.value.length, 1);
+    for (let n = 0; n < 200; n += 1) note("warning", `n${n}`);
+    assert.equal(notes.value.length, 50);
+    dismiss(notes.value[0]!.id);
+    assert.equal(notes.value.length, 49);
+    receive({ type: "error", id: 4, message: "of a query" });
+    assert.equal(notes.value.length, 49, "errors of queries are their panel's");
+});
+
+test("the largest process counts what is resident, and one that runs before one that has ended", () => {
+    const ended = { ...one(1, 10), ended_ns: 5 };
+    assert.equal(largest([ended, one(2, 10)])?.pid, 2);
+    assert.equal(largest([{ ...one(1, 0), rss_bytes: 900 }, one(2, 10)])?.pid, 1);
+    assert.equal(largest([]), null);
+});
