@@ -11,6 +11,7 @@
 //! | `blocks`, `directory` | the live blocks by address |
 //! | `reconcile` | the state checked against the heap as it lies in memory |
 //! | `pages`, `footprint` | how full each page is with them, and by which rule |
+//! | `activity`, `classes` | what happened lately on each page, and what is live by class, while somebody watches |
 //! | `snapshot` | what a heap held at a moment, kept while it goes on |
 //! | `origin` | the distinct calls that allocate |
 //! | `totals` | what is counted, by which rules; anomalies |
@@ -18,7 +19,9 @@
 //! | `requests`, `growth` | how large the requests were; growths of the heap segment that the free memory could have spared |
 //! | `maps` | sums of the mapping calls |
 
+mod activity;
 mod blocks;
+mod classes;
 mod directory;
 mod footprint;
 mod growth;
@@ -39,12 +42,14 @@ mod timeline;
 mod totals;
 mod tree;
 
+pub use activity::{Activity, HALF_LIFE_MS, PageActivity, SLOT_BITS, Tick, cooled};
 pub use blocks::{Block, Blocks, ByAddress, MAX_SIZE};
+pub use classes::{Classes, size_class};
 pub use footprint::Footprint;
 pub use growth::Growths;
 pub use maps::MapTotals;
 pub use origin::{Origin, OriginId, OriginTotals};
-pub use pages::{Occupancy, PageRun, Pages, Runs};
+pub use pages::{Occupancy, PageRun, Pages, Record, Runs, TABLE_PAGES};
 pub use process::Process;
 pub use readings::{Reading, Readings};
 pub use requests::Requests;

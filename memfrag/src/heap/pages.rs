@@ -15,13 +15,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Base-2 logarithm of a page's size.
-const PAGE_BITS: u32 = PAGE.trailing_zeros();
+pub(super) const PAGE_BITS: u32 = PAGE.trailing_zeros();
 /// Base-2 logarithm of the pages of a table.
-const TABLE_BITS: u32 = 9;
+pub(super) const TABLE_BITS: u32 = 9;
 /// Pages of a table.
-const TABLE_PAGES: usize = 1 << TABLE_BITS;
+pub const TABLE_PAGES: usize = 1 << TABLE_BITS;
 /// Pages that a block may fill between its first and its last one and still be entered in each.
-const MOST_FILLED: u64 = 16;
+pub(super) const MOST_FILLED: u64 = 16;
 
 /// What live blocks take of a page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,9 +52,11 @@ pub struct PageRun {
 
 /// A page as it lies in a table. Sums wrap around: any number of blocks that seem to overlap leave it as they found it.
 #[derive(Clone, Copy, Debug, Default)]
-struct Record {
-    bytes: u32,
-    blocks: u32,
+pub struct Record {
+    /// Bytes of it that live blocks take, those aside that fill it together with many other pages.
+    pub bytes: u32,
+    /// How many live blocks that are.
+    pub blocks: u32,
 }
 
 /// The pages of 2 MiB.
@@ -183,6 +185,36 @@ impl Pages {
         }
         turns.sort_unstable();
         Runs { tables: found, turns, at: pages.start, end: pages.end, table: 0, turn: 0, filled: 0 }
+    }
+
+    /// The numbers of the tables in which a page is entered, in no order. A table has [`TABLE_PAGES`] pages and is
+    /// numbered by its address divided by its bytes.
+    pub fn tables(&self) -> impl Iterator<Item = u64> + '_ {
+        self.tables.iter().filter(|(_, table)| table.get().used > 0).map(|(number, _)| number)
+    }
+
+    /// The pages of a table in which one is entered.
+    pub fn table(&self, number: u64) -> Option<&[Record]> {
+        self.tables.get(number).map(Table::get).filter(|records| records.used > 0).map(|records| &records.pages[..])
+    }
+
+    /// The pages, by number, that blocks fill together with many others, with the addresses of these blocks; upwards by
+    /// those. They overlap only where a free was missed.
+    pub fn filled(&self) -> impl Iterator<Item = (u64, Range<u64>)> + '_ {
+        self.filled.iter().map(|(&addr, pages)| (addr, pages.clone()))
+    }
+
+    /// Whether a block fills so many pages that they are not entered one by one.
+    pub fn is_large(&self, addr: u64, size: u64) -> bool {
+        let taken = self.footprint.of(addr, size);
+        !taken.is_empty() && ((taken.end - 1) >> PAGE_BITS) - (taken.start >> PAGE_BITS) > MOST_FILLED + 1
+    }
+
+    /// Blocks that are entered in the record of a page.
+    #[inline]
+    pub(super) fn entered(&self, page: u64) -> u32 {
+        let table = self.tables.get(page >> TABLE_BITS);
+        table.map_or(0, |table| table.get().pages[page as usize % TABLE_PAGES].blocks)
     }
 
     /// The address of the last page in use that begins within `range`. Takes time in proportion to the pages behind it.

@@ -1,5 +1,6 @@
 //! One heap: what is live in an address space, and how it came to be.
 
+use super::activity::Activity;
 use super::blocks::{Block, Blocks, MAX_SIZE};
 use super::footprint::Footprint;
 use super::growth::{Growths, Segment};
@@ -38,6 +39,10 @@ pub struct Heap {
     readings: Readings,
     requests: Requests,
     pub(super) segment: Segment,
+    /// Kept while somebody watches.
+    activity: Option<Box<Activity>>,
+    /// The time of the last event.
+    now: u64,
     /// Processes that act on it and have not ended.
     pub(super) users: u32,
 }
@@ -73,11 +78,14 @@ impl Heap {
             readings: Readings::default(),
             requests: Requests::default(),
             segment: Segment::default(),
+            activity: None,
+            now: time,
             users: 1,
         }
     }
 
-    /// The copy that a forked process starts with. Its sums begin at zero; its blocks are inherited.
+    /// The copy that a forked process starts with. Its sums begin at zero; its blocks are inherited. Nobody watches it
+    /// yet.
     pub(super) fn fork(&mut self, time: u64) -> Self {
         Self {
             blocks: self.blocks.fork(),
@@ -106,6 +114,7 @@ impl Heap {
             functions: self.functions.clone(),
             timeline: self.timeline.clone(),
             requests: self.requests.clone(),
+            activity: self.activity.as_mut().map(|activity| Box::new(activity.share())),
             ..*self
         }
     }
@@ -118,6 +127,22 @@ impl Heap {
     /// How full the pages are with live blocks, [those that no event told of](Self::older) included.
     pub fn pages(&self) -> &Pages {
         &self.pages
+    }
+
+    /// What happened lately on its pages; `None` unless it is [watched](super::Heaps::watch).
+    pub fn activity(&self) -> Option<&Activity> {
+        self.activity.as_deref()
+    }
+
+    pub(super) fn watch(&mut self) {
+        if self.activity.is_none() {
+            let blocks = self.blocks.iter().chain(self.older.iter());
+            self.activity = Some(Box::new(Activity::new(self.pages.footprint(), blocks)));
+        }
+    }
+
+    pub(super) fn unwatch(&mut self) {
+        self.activity = None;
     }
 
     /// The live blocks of which a part lies within `range`, and [those that no event told of](Self::older), in order
@@ -135,6 +160,18 @@ impl Heap {
         let mut found: Vec<Block> = far.chain(near).filter(touches).collect();
         found.sort_unstable_by_key(|block| block.addr);
         found
+    }
+
+    /// As [`Self::overlapping`], those blocks aside that [fill many pages](Pages::is_large).
+    pub fn small_overlapping(&self, range: Range<u64>) -> impl Iterator<Item = Block> + '_ {
+        let nearby = range.start.saturating_sub(Pages::REACH)..range.end.saturating_add(HEADER);
+        let touches = move |block: &Block| {
+            let taken = self.pages.footprint().of(block.addr, block.size);
+            let touches = !taken.is_empty() && taken.start < range.end && range.start < taken.end;
+            touches && !self.pages.is_large(block.addr, block.size)
+        };
+        let all = [&self.blocks, self.older()].into_iter();
+        all.flat_map(move |all| all.range(nearby.start, nearby.end)).filter(touches)
     }
 
     /// How much is live. Old blocks of reallocations under way are not.
@@ -227,7 +264,8 @@ impl Heap {
     /// Bytes of memory that this state takes, tables included.
     pub fn memory_bytes(&self) -> u64 {
         let blocks = self.blocks.memory_bytes() + self.older.memory_bytes();
-        blocks + self.pages.memory_bytes() + self.origins.memory_bytes() + size_of::<Self>() as u64
+        let activity = self.activity.as_ref().map_or(0, |activity| activity.memory_bytes());
+        blocks + self.pages.memory_bytes() + self.origins.memory_bytes() + activity + size_of::<Self>() as u64
     }
 
     /// Takes the rule by which blocks take memory.
@@ -241,6 +279,9 @@ impl Heap {
     pub(super) fn enter_blocks(&mut self, footprint: Footprint) {
         self.pages.set_footprint(footprint, self.blocks.iter().chain(self.older.iter()));
         self.segment.count_anew(footprint, self.blocks.iter());
+        if let Some(activity) = &mut self.activity {
+            activity.enter_anew(footprint, self.blocks.iter().chain(self.older.iter()));
+        }
         self.older_taken = self.older.iter().map(|block| footprint.bytes(block.addr, block.size)).sum();
     }
 
@@ -249,10 +290,14 @@ impl Heap {
     pub(super) fn send_for(&self, addr: u64) {
         self.blocks.send_for(addr);
         self.pages.send_for(addr);
+        if let Some(activity) = &self.activity {
+            activity.send_for(addr);
+        }
     }
 
     #[inline]
     pub(super) fn advance(&mut self, time: u64) {
+        self.now = time;
         self.timeline.advance(time, self.live, &self.totals);
     }
 
@@ -355,6 +400,11 @@ impl Heap {
         under_way.iter().filter_map(|begun| begun.old).for_each(|old| self.discarded.add(old.size));
         self.blocks.clear();
         self.pages.clear();
+        if self.activity.take().is_some() {
+            // Another program begins, and what was where in the one before is of no use.
+            let footprint = self.pages.footprint();
+            self.activity = Some(Box::new(Activity::new(footprint, std::iter::empty())));
+        }
         self.segment.begin_anew();
         self.live = Amount::default();
         self.older = Older::default();
@@ -380,6 +430,9 @@ impl Heap {
     fn enter(&mut self, block: &Block) {
         self.pages.add(block.addr, block.size);
         self.segment.add(block.thread, block.addr, block.size, self.pages.footprint());
+        if let Some(activity) = &mut self.activity {
+            activity.note::<true>(self.now, block, &self.pages);
+        }
     }
 
     /// A block is live no more.
@@ -387,6 +440,9 @@ impl Heap {
     fn leave(&mut self, block: &Block) {
         self.pages.remove(block.addr, block.size);
         self.segment.remove(block.addr, block.size, self.pages.footprint());
+        if let Some(activity) = &mut self.activity {
+            activity.note::<false>(self.now, block, &self.pages);
+        }
     }
 
     /// The end of the heap segment was set by a thread.
@@ -399,6 +455,9 @@ impl Heap {
     fn take_older(&mut self, addr: u64) -> Option<Block> {
         let block = self.older.take(addr)?;
         self.pages.remove(addr, block.size);
+        if let Some(activity) = &mut self.activity {
+            activity.note::<false>(self.now, &block, &self.pages);
+        }
         self.older_taken = self.older_taken.wrapping_sub(self.pages.footprint().bytes(addr, block.size));
         Some(block)
     }

@@ -141,6 +141,22 @@ impl Heaps {
         }
     }
 
+    /// Keeps account, from now on, of what happens on the pages of the heap that a process acts on; see
+    /// [`Heap::activity`]. Costs time by the live blocks, unless the heap is watched already. A heap that comes later,
+    /// of a forked process or after `vfork` and `exec`, is watched when that is asked for.
+    pub fn watch(&mut self, process: usize) {
+        if let Some(process) = self.processes.get(process) {
+            self.spaces[process.heap].watch();
+        }
+    }
+
+    /// Ends what [`Self::watch`] began.
+    pub fn unwatch(&mut self, process: usize) {
+        if let Some(process) = self.processes.get(process) {
+            self.spaces[process.heap].unwatch();
+        }
+    }
+
     /// Takes the next events into account: as [`Self::apply`] on each, but faster.
     pub fn apply_all(&mut self, events: &[Event]) {
         for (at, event) in events.iter().enumerate() {

@@ -146,6 +146,17 @@ impl ReportBuilder {
         self.symbols = Some(symbols);
     }
 
+    /// Keeps account of what happens on the pages of a process's heap: see [`Heaps::watch`].
+    pub fn watch(&mut self, process: usize) {
+        self.heaps.watch(process);
+    }
+
+    /// The last look at the resident pages of a process, by its index, since it became the program that it is.
+    pub fn last_residency(&self, process: usize) -> Option<&Residency> {
+        let execs = self.heaps.processes().get(process)?.execs();
+        self.looks.residency(process, execs)
+    }
+
     /// A copy of all that was gathered. The heaps are shared until either side goes on: see [`Heaps::share`].
     #[must_use]
     pub fn share(&mut self) -> Self {

@@ -42,6 +42,12 @@ impl Looks {
         self.of(process, execs).walk = Some(Arc::new((time, layout.clone(), heap)));
     }
 
+    /// The resident pages of a process as they were seen last.
+    pub(super) fn residency(&self, process: usize, execs: u64) -> Option<&Residency> {
+        let look = self.looks.get(&process).filter(|look| look.execs == execs)?;
+        look.pages.as_deref().map(|(residency, _)| residency)
+    }
+
     /// The last moment of a process whose pages were seen at all. Unless the heap was walked at that moment, the layout is made from the
     /// blocks if it is glibc's.
     pub(super) fn moment(&self, process: usize, execs: u64, is_glibc: bool) -> Option<Moment<'_>> {
