@@ -5,6 +5,7 @@ import { fit, geometry, type Frame, type Geometry } from "../src/map/geometry";
 import { CELL_AT, find, PLACE_OF, SIDE, walk } from "../src/map/hilbert";
 import { LinearGeometry } from "../src/map/linear-geometry";
 import { minimapAddress, minimapSpans, minimapY } from "../src/map/minimap";
+import { readPlace, writePlace } from "../src/map/selection";
 import { CLOSEST, zoomOfLevel, zoomStep } from "../src/map/zoom";
 import { cellBytes, type Region } from "../src/protocol";
 import type { Layout } from "../src/worker/messages";
@@ -199,4 +200,10 @@ test("the strip: places and addresses belong together, more ranges than pixels s
     const last = crowded.at(-1)!;
     assert.ok(last.y + last.height <= 300.001);
     assert.equal(minimapAddress([], 5), null);
+});
+
+test("a place in the map as text, and back; anything else is no place", () => {
+    for (const text of ["hilbert", "linear,38,0x7f10", "hilbert,0,0x0"]) assert.equal(writePlace(readPlace(text)!), text);
+    assert.equal(writePlace({ layout: "linear", at: null }), null);
+    for (const text of ["", "rows", "linear,x,0x1", "linear,3", "linear,3,7f", "linear,300,0x1", "hilbert,1,0x1,2"]) assert.equal(readPlace(text), null);
 });

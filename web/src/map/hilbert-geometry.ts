@@ -33,6 +33,8 @@ export class HilbertGeometry implements Geometry {
     private readonly square: number;
     private readonly across: number;
     private readonly tilePixels: number;
+    /** The squares stand in the middle. */
+    private readonly left: number;
 
     constructor(
         readonly spans: readonly Span[],
@@ -57,6 +59,8 @@ export class HilbertGeometry implements Geometry {
         this.across = placed.across;
         this.square = this.tilePixels * 2 ** placed.order;
         this.contentHeight = placed.height;
+        const squares = Math.min(this.across, Math.ceil(this.tiles / 4 ** this.order));
+        this.left = Math.max(0, Math.floor((frame.width - squares * this.square) / 2));
     }
 
     private slotSpot(slot: number): { x: number; y: number; turn: number } {
@@ -64,7 +68,7 @@ export class HilbertGeometry implements Geometry {
         const square = Math.floor(slot / squares);
         const { x, y, turn } = walk(this.order, slot % squares);
         return {
-            x: (square % this.across) * this.square + x * this.tilePixels,
+            x: this.left + (square % this.across) * this.square + x * this.tilePixels,
             y: Math.floor(square / this.across) * this.square + y * this.tilePixels,
             turn,
         };
@@ -93,7 +97,8 @@ export class HilbertGeometry implements Geometry {
         return spots;
     }
 
-    addressAt(x: number, y: number): number | null {
+    addressAt(pointX: number, y: number): number | null {
+        const x = pointX - this.left;
         if (x < 0 || y < 0) return null;
         const column = Math.floor(x / this.square);
         if (column >= this.across) return null;
@@ -129,13 +134,14 @@ export class HilbertGeometry implements Geometry {
         const side = unit === cell ? this.cellWidth : this.tilePixels;
         const squares = new Map<number, [number, number]>();
         const width = this.across * this.square + side;
-        const key = (x: number, y: number) => Math.round(y / side) * width + Math.round(x / side);
+        const key = (x: number, y: number) => Math.round(y / side) * width + Math.round((x - this.left) / side);
         const first = Math.floor(start / unit) * unit;
         const beyond = Math.min(end, first + OUTLINED_CELLS * unit);
         for (let at = first; at < beyond; at += unit) {
             const rect = this.cellRect(at);
             if (rect === null || rect.y + side < top - side || rect.y > top + height + side) continue;
-            const [x, y] = [Math.floor(rect.x / side) * side, Math.floor(rect.y / side) * side];
+            const x = this.left + Math.floor((rect.x - this.left) / side) * side;
+            const y = Math.floor(rect.y / side) * side;
             squares.set(key(x, y), [x, y]);
         }
         const lines: number[] = [];

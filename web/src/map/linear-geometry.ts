@@ -1,7 +1,7 @@
 // Rows of a power of two of bytes, one below the other, as people read addresses: pages and 2 MiB boundaries stand in columns, size
 // classes become stripes. What lies between the ranges is left out, and marked by a strip between two rows.
 import { CELLS_PER_TILE, cellBytes } from "../protocol";
-import { runOf, runs, spanAt, type Run, type Span } from "./axis";
+import { runOf, runs, spanAt, spanFrom, type Run, type Span } from "./axis";
 import type { Frame, Gap, Geometry, Rect, Spot } from "./geometry";
 import { zoomStep } from "./zoom";
 
@@ -151,7 +151,8 @@ export class LinearGeometry implements Geometry {
             const y = this.runTop(n) - this.gapHeight;
             if (y >= top + height) break;
             const run = this.runs[n]!;
-            const until = this.spans.find((span) => span.end > run.first * this.rowBytes)?.start ?? run.first * this.rowBytes;
+            const base = run.first * this.rowBytes;
+            const until = this.spans[spanFrom(this.spans, base)]?.start ?? base;
             gaps.push({ y, height: this.gapHeight, bytes: run.gap, until });
         }
         return gaps;

@@ -52,6 +52,13 @@ export class MapModel {
         return this.classes.value.filter((c) => c.label === wanted.label).map((c) => c.value);
     });
 
+    /** Where one is; changes with every scroll. */
+    readonly place = computed<MapPlace>(() => {
+        const zoom = this.chosenZoom.value;
+        const address = zoom === null ? null : this.near(0, 0);
+        return { layout: this.layout.value, at: zoom === null || address === null ? null : { address: formatAddress(address), zoom } };
+    });
+
     private readonly history: { zoom: number | null; scroll: number; at: number }[] = [];
     private anchor: { x: number; y: number; address: number; at: number } | null = null;
     private readonly stop: (() => void)[] = [];
@@ -217,30 +224,21 @@ export class MapModel {
         if (found !== null && this.selected.peek() === address) this.marked.value = extent(found);
     }
 
-    place(): MapPlace {
-        const zoom = this.chosenZoom.value;
-        const address = zoom === null ? null : this.near(0, 0);
-        const at = zoom === null || address === null ? null : { address: formatAddress(address), zoom };
-        return { mode: this.mode.value, layout: this.layout.value, at };
-    }
-
     /** Goes where a permalink says; the address may come before the regions are known. */
     restore(place: MapPlace): void {
         batch(() => {
-            this.mode.value = place.mode;
             this.layout.value = place.layout;
             this.chosenZoom.value = place.at === null ? null : Math.min(CLOSEST, Math.max(0, Math.round(place.at.zoom)));
         });
         const address = place.at === null ? null : parseAddress(place.at.address);
         if (address === null) return;
-        const settle = () => {
-            const rect = this.geometry.value.cellRect(address);
-            if (rect !== null) this.scrollTo(rect.y);
-            return this.spans.value.length > 0;
-        };
-        if (settle()) return;
         const stop = effect(() => {
-            if (this.spans.value.length > 0 && this.frame.value.width > 0) queueMicrotask(() => (stop(), settle()));
+            if (this.spans.value.length === 0 || this.frame.value.height === 0) return;
+            queueMicrotask(() => {
+                stop();
+                const rect = this.geometry.value.cellRect(address);
+                if (rect !== null) this.scrollTo(rect.y);
+            });
         });
     }
 

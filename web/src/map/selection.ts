@@ -9,12 +9,25 @@ export interface Marked {
     end: number;
 }
 
-/** State of the map that belongs into a permalink. */
+/** Where one is in the map, as a permalink has it. */
 export interface MapPlace {
-    mode: Mode;
     layout: Layout;
     /** Address at the top left, and the zoom; null while the whole heap is fitted in. */
     at: { address: Address; zoom: number } | null;
+}
+
+/** `hilbert`, `linear,38,0x7f…`; null for all of the heap in rows, as the map begins. */
+export function writePlace({ layout, at }: MapPlace): string | null {
+    if (at !== null) return `${layout},${at.zoom},${at.address}`;
+    return layout === "linear" ? null : layout;
+}
+
+/** Null for what is no place. */
+export function readPlace(text: string): MapPlace | null {
+    const found = /^(linear|hilbert)(?:,(\d{1,2}),(0x[0-9a-f]{1,16}))?$/.exec(text);
+    if (found === null) return null;
+    const at = found[2] === undefined ? null : { zoom: Number(found[2]), address: found[3]! };
+    return { layout: found[1] as Layout, at };
 }
 
 /** A class of blocks to light up: its label as in the palette of the mode. */

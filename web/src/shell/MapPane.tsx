@@ -3,8 +3,9 @@
 import { useSignalEffect } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { MapView } from "../map/MapView";
+import { writePlace } from "../map/selection";
 import { heapMap } from "../store/map";
-import { address, mode, dark, tab } from "../store/view";
+import { address, mode, place, dark, tab } from "../store/view";
 
 export function MapPane() {
     const model = heapMap.value;
@@ -25,7 +26,11 @@ export function MapPane() {
         if (map && map.selected.peek() !== pinned) map.select(pinned);
     });
     useSignalEffect(() => {
-        if (heapMap.value) mode.value = heapMap.value.mode.value;
+        const map = heapMap.value;
+        if (!map) return;
+        mode.value = map.mode.value;
+        // Before the heap is known, the link's place stands.
+        if (map.spans.value.length > 0) place.value = writePlace(map.place.value);
     });
     useEffect(() => () => heapMap.peek()?.select(null), []);
     return <div class="map-pane">{model && <MapView model={model} />}</div>;

@@ -4,7 +4,8 @@ import { signal } from "@preact/signals";
 import { MODES, type Address, type Mode } from "../protocol";
 import { MapModel } from "../map/model";
 import type { Client } from "../worker/client";
-import { address, mode } from "./view";
+import { readPlace } from "../map/selection";
+import { address, mode, place } from "./view";
 
 /** Null until the page has begun to connect. */
 export const heapMap = signal<MapModel | null>(null);
@@ -15,6 +16,8 @@ export function makeMap(client: Client): void {
     const wanted = mode.value as Mode;
     if (MODES.includes(wanted)) model.setMode(wanted);
     if (address.value !== null) model.select(address.value);
+    const where = place.value === null ? null : readPlace(place.value);
+    if (where !== null) model.restore(where);
     heapMap.value = model;
 }
 

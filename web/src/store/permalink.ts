@@ -15,6 +15,8 @@ export interface Look {
     a: number | null;
     b: number | null;
     mode: string | null;
+    /** Place in the map. */
+    map: string | null;
     address: string | null;
     site: string | null;
     by: string | null;
@@ -24,11 +26,11 @@ export interface Look {
 
 export const NOTHING: Look = {
     source: null, pid: null, tab: "overview", at: null, range: null, a: null, b: null,
-    mode: null, address: null, site: null, by: null, measure: null, filter: null,
+    mode: null, map: null, address: null, site: null, by: null, measure: null, filter: null,
 };
 
 const NUMBERS = { source: "source", pid: "pid", t: "at", a: "a", b: "b" } as const;
-const TEXTS = { mode: "mode", addr: "address", site: "site", by: "by", flame: "measure", filter: "filter" } as const;
+const TEXTS = { mode: "mode", map: "map", addr: "address", site: "site", by: "by", flame: "measure", filter: "filter" } as const;
 
 export function encode(look: Look): string {
     const parts: string[] = [];

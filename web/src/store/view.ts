@@ -17,6 +17,8 @@ export const range = signal<Span | null>(null);
 export const pinA = signal<number | null>(null);
 export const pinB = signal<number | null>(null);
 export const mode = signal("occupancy");
+/** Where the map is, as the link has it; null: all of the heap. */
+export const place = signal<string | null>(null);
 /** The pinned address: what the inspector shows. */
 export const address = signal<string | null>(null);
 export const site = signal<ChosenSite | null>(null);
@@ -39,6 +41,7 @@ export const look = computed<Look>(() => ({
     a: pinA.value,
     b: pinB.value,
     mode: mode.value === "occupancy" ? null : mode.value,
+    map: place.value,
     address: address.value,
     site: site.value ? [site.value.address ?? "", site.value.site].join(" ") : null,
     by: by.value === "site" ? null : by.value,
@@ -54,6 +57,7 @@ export function restore(hash: string): Look {
     pinA.value = from.a;
     pinB.value = from.b;
     if (from.mode) mode.value = from.mode;
+    place.value = from.map;
     address.value = from.address;
     if (from.site) {
         const cut = from.site.indexOf(" ");

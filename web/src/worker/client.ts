@@ -1,5 +1,5 @@
 // The page's end of the connection: sends to the engine, hands out what comes from the server, and pairs queries with answers.
-import type { Cursor, Mode, PaletteClass, Queries, QueryKind, Region, ServerMessage } from "../protocol";
+import type { Cursor, Queries, QueryKind, Region, ServerMessage } from "../protocol";
 import type { FromEngine, Link, Probe, Scene, Timing, ToEngine } from "./messages";
 
 /** Whatever runs the engine: a worker, or the engine itself on this thread. */
@@ -90,10 +90,6 @@ export class Client {
 
     scene(scene: Scene): void {
         this.host.post({ to: "scene", scene });
-    }
-
-    palette(mode: Mode, classes: PaletteClass[]): void {
-        this.host.post({ to: "palette", mode, classes });
     }
 
     /** A hidden page asks for one frame a second. */

@@ -41,6 +41,7 @@ export class Engine {
     private readonly classes = new Map<Mode, PaletteClass[]>();
     private table: { key: string; colours: Uint32Array } = { key: "", colours: new Uint32Array(256) };
 
+    private watched = false;
     private view = 0;
     private asked = "";
     private askedAt = 0;
@@ -61,10 +62,11 @@ export class Engine {
     constructor(private readonly tell: (message: FromEngine) => void) {
         this.link = new Link({
             state: (link) => {
-                if (link.phase === "open") this.restart();
+                if (link.phase === "open") this.watched = false;
                 this.tell({ from: "link", link });
             },
             message: (message) => {
+                if (message.type === "status" && !this.watched) this.watch();
                 if (message.type === "palette") this.setClasses(message.mode, message.classes);
                 this.tell({ from: "message", message });
             },
@@ -84,7 +86,7 @@ export class Engine {
             case "send":
                 if (this.link.send(message.message) && message.message.type === "watch") {
                     this.cells.clear();
-                    this.restart();
+                    this.watch();
                 }
                 return;
             case "query":
@@ -101,8 +103,6 @@ export class Engine {
             case "scene":
                 this.scene = message.scene;
                 return this.lay();
-            case "palette":
-                return this.setClasses(message.mode, message.classes);
             case "probe":
                 return this.tell({ from: "probe", id: message.id, probe: this.probe(message.x, message.y) });
             case "timing":
@@ -119,6 +119,12 @@ export class Engine {
     private restart(): void {
         this.asked = "";
         this.askSoon();
+    }
+
+    /** There is a process on this connection whose cells can be asked for. */
+    private watch(): void {
+        this.watched = true;
+        this.restart();
     }
 
     private setClasses(mode: Mode, classes: PaletteClass[]): void {
@@ -152,7 +158,7 @@ export class Engine {
     }
 
     private ask(): void {
-        if (this.scene === null || this.geometry === null || !this.link.open) return;
+        if (this.scene === null || this.geometry === null || !this.watched || !this.link.open) return;
         const wanted = this.wanted();
         const body = {
             mode: this.scene.mode,

@@ -1,6 +1,6 @@
 // What the page and the map's engine say to each other. The engine runs in a worker, or on the page where a canvas cannot be handed
 // to one; the messages are the same.
-import type { ClientMessage, Mode, QueryKind, Region, PaletteClass, ServerMessage } from "../protocol";
+import type { ClientMessage, Mode, QueryKind, Region, ServerMessage } from "../protocol";
 
 /** How the connection to the server is. */
 export type Link =
@@ -68,7 +68,6 @@ export type ToEngine =
     | { to: "canvas"; canvas: OffscreenCanvas }
     | { to: "regions"; regions: Region[] }
     | { to: "scene"; scene: Scene }
-    | { to: "palette"; mode: Mode; classes: PaletteClass[] }
     | { to: "probe"; id: number; x: number; y: number }
     | { to: "timing"; id: number; reset: boolean }
     | { to: "visible"; visible: boolean };
