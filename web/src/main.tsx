@@ -4,10 +4,10 @@ import { render } from "preact";
 import { App } from "./shell/App";
 import { listenToKeys } from "./store/commands";
 import { makeMap } from "./store/map";
-import { connect } from "./store/server";
+import { connect, watch } from "./store/server";
 import { connection, note } from "./store/session";
 import { tabToken } from "./store/token";
-import { keepPermalink, keepTheme, restore } from "./store/view";
+import { keepPermalink, keepTheme, keepTitle, restore } from "./store/view";
 import { lacking } from "./store/support";
 import { start } from "./worker/host";
 
@@ -27,7 +27,20 @@ function begin(): void {
         const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/api/socket`;
         makeMap(connect(start("worker.js"), url, token, look));
         keepPermalink();
+        keepTitle();
+        window.addEventListener("hashchange", another);
     }
+}
+
+/** A link that was typed or pasted into the address bar of this tab. */
+function another(): void {
+    if (location.hash.includes("token=")) {
+        tabToken();
+        location.reload();
+        return;
+    }
+    const look = restore(location.hash);
+    if (look.source !== null && look.pid !== null) watch(look.source, look.pid, look.at);
 }
 
 window.addEventListener("unhandledrejection", (event) => note("error", `Something failed on this page: ${String((event.reason as Error)?.message ?? event.reason)}`));

@@ -9,7 +9,7 @@ import { Term } from "./Explain";
 export function Header() {
     return (
         <header class="top">
-            <span class="brand" aria-hidden="true"><i /><i /><i />memfrag</span>
+            <h1 class="brand"><i /><i /><i />memfrag</h1>
             <Target />
             <Badge />
             <Counters />
@@ -33,7 +33,8 @@ function Target() {
     const command = one ? commandLine(one.cmdline) || one.exe || one.comm : (from?.command ?? []).join(" ");
     const allocator = one?.allocator;
     return (
-        <button type="button" class="target" title={command} onClick={() => { overlay.value = "processes"; }} aria-label="Process or recording">
+        <button type="button" class="target" title={command} onClick={() => { overlay.value = "processes"; }}>
+            <span class="hidden">Shown: </span>
             <strong>{one?.comm || from?.name || "no process"}</strong>
             {one && <span class="mono muted">pid {one.pid}</span>}
             {allocator && <span class="muted">{allocator.name}{allocator.version ? ` ${allocator.version}` : ""}</span>}

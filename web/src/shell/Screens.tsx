@@ -4,6 +4,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { bytes, count, moment } from "../format";
 import { connection, dismiss, notes, process, source, status } from "../store/session";
+import { keepToken, takeToken } from "../store/token";
 import { Dialog } from "./Dialog";
 
 /** Fills the page while there is no heap to show; null once there is. */
@@ -14,10 +15,10 @@ export function Screen() {
         return <Plain title="This browser is too old for the dashboard" text={`It lacks ${now.lacks}. Chrome and Edge 96, Firefox 105 and Safari 16.4 have all that is needed.`} command="memfrag report FILE" />;
     }
     if (now.state === "no-token") {
-        return <Plain title="No permission" text="This tab has no token. Open the address that memfrag printed when it started, with all that stands behind #token= in it. A token is for one run and one tab." command="memfrag serve FILE" />;
+        return <Plain title="No permission" text="This tab has no token. Open the address that memfrag printed when it started, with all that stands behind #token= in it. A token is for one run and one tab." command="memfrag serve FILE" extra={<NewToken />} />;
     }
     if (now.state === "refused") {
-        return <Plain title="The server does not take this token" text="memfrag was started again since, or another memfrag has this port now. Open the address that it printed this time." />;
+        return <Plain title="The server does not take this token" text="memfrag was started again since, or another memfrag has this port now. Open the address that it printed this time, or paste it here: what you look at stays." extra={<NewToken />} />;
     }
     if (known) return null;
     if (now.state === "lost") return <Plain title="The server cannot be reached" text="memfrag may have ended, or the tunnel to it." extra={<Retry at={now.retryAt} />} />;
@@ -29,12 +30,33 @@ function Plain({ title, text, command, extra, busy }: { title: string; text: str
     return (
         <main class="screen" aria-busy={busy ? "true" : "false"}>
             <div>
-                <h1>{title}</h1>
+                <h2>{title}</h2>
                 {text && <p>{text}</p>}
                 {command && <code>{command}</code>}
                 {extra}
             </div>
         </main>
+    );
+}
+
+/** Takes the address, or the token alone, and begins again with it. */
+function NewToken() {
+    const wrong = useSignal(false);
+    const submit = (event: Event) => {
+        event.preventDefault();
+        const text = String(new FormData(event.currentTarget as HTMLFormElement).get("token") ?? "").trim();
+        const { token } = takeToken(text.includes("#") ? text.slice(text.indexOf("#")) : `token=${text}`);
+        wrong.value = token === null;
+        if (token === null) return;
+        keepToken(token);
+        location.reload();
+    };
+    return (
+        <form class="new-token" onSubmit={submit}>
+            <input class="field" name="token" type="password" autocomplete="off" aria-label="Address or token" placeholder="http://127.0.0.1:…/#token=…" />
+            <button type="submit">Open</button>
+            {wrong.value && <span class="warn-text" role="alert">There is no token in that.</span>}
+        </form>
     );
 }
 

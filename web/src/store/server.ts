@@ -17,6 +17,10 @@ export const speed = signal<number>(1);
 /** Null until the page has begun to connect. */
 export const link = signal<Client | null>(null);
 
+/** Stands for whichever process there is. */
+const ANY = 0;
+const PATIENCE = 500;
+
 let token: string | null = null;
 let wanted: Wanted = { source: null, pid: null, at: null };
 
@@ -77,7 +81,7 @@ function take(message: ServerMessage): void {
     if (message.type === "hello") greet(message.sources.map((one) => one.source));
     receive(message);
     if (message.type === "processes") choose(message.source, message.processes);
-    if (message.type === "status" && !watched.value) watched.value = { source: message.source, pid: message.pid };
+    if (message.type === "status" && !watched.value && message.pid !== ANY) watched.value = { source: message.source, pid: message.pid };
 }
 
 /** After a greeting: the source of the link when the server has it, else the first. Its process may have to be learned. */
@@ -88,7 +92,9 @@ function greet(known: number[]): void {
     if (source !== wanted.source) wanted = { source, pid: null, at: null };
     const pid = wanted.pid ?? processes.value.get(source)?.[0]?.pid;
     watched.value = null;
-    if (pid !== undefined) watch(source, pid, wanted.at);
+    if (pid !== undefined) return watch(source, pid, wanted.at);
+    // A server that does not tell its processes by itself does when it is asked for any.
+    setTimeout(() => { if (watched.value === null) link.value?.watch(source, ANY); }, PATIENCE);
 }
 
 /** Once the processes of a source are known: the one that is wanted, else the one that holds most. */
@@ -115,7 +121,7 @@ export function watchSource(source: number): void {
     if (known) return watch(source, known.pid);
     wanted = { source, pid: null, at: null };
     watched.value = null;
-    link.value?.watch(source, 0);
+    link.value?.watch(source, ANY);
 }
 
 export const cursor = {

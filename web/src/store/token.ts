@@ -19,6 +19,11 @@ export function tabToken(): string | null {
         history.replaceState(null, "", `${location.pathname}${location.search}${rest ? `#${rest}` : ""}`);
     }
     if (token === null) return sessionStorage.getItem(KEY);
-    sessionStorage.setItem(KEY, token);
+    keepToken(token);
     return token;
+}
+
+/** Keeps a token for this tab. */
+export function keepToken(token: string): void {
+    sessionStorage.setItem(KEY, token);
 }

@@ -2,7 +2,7 @@
 
 import { computed, effect, signal } from "@preact/signals";
 import { decode, encode, type Look, type Span, type Tab } from "./permalink";
-import { live, status, watched } from "./session";
+import { live, process, source, status, watched } from "./session";
 
 export type Theme = "system" | "light" | "dark";
 export type By = "site" | "thread" | "size" | "age" | "module";
@@ -28,7 +28,8 @@ export const measure = signal<Measure>("live");
 export const filter = signal("");
 export const overlay = signal<Overlay | null>(null);
 
-const LIVE_EVERYWHERE = 5;
+/** The address bar is written at most so often in a second; browsers refuse more. */
+const PERMALINKS_PER_S = 5;
 
 /** What a permalink to this view holds. */
 export const look = computed<Look>(() => ({
@@ -73,12 +74,14 @@ export function restore(hash: string): Look {
 export function keepPermalink(): void {
     let due: ReturnType<typeof setTimeout> | null = null;
     effect(() => {
+        // Until it is known what is watched, the link that led here stands.
+        if (watched.value === null) return;
         const text = encode(look.value);
         if (due) clearTimeout(due);
         due = setTimeout(() => {
             const hash = text ? `#${text}` : "";
             if (location.hash !== hash) history.replaceState(null, "", `${location.pathname}${location.search}${hash}`);
-        }, 1000 / LIVE_EVERYWHERE);
+        }, 1000 / PERMALINKS_PER_S);
     });
 }
 
@@ -89,6 +92,14 @@ export function show(what: Tab): void {
 export function inspect(where: string): void {
     address.value = where;
     tab.value = "inspector";
+}
+
+/** The window's title tells what is watched: of several tabs one finds the right one. */
+export function keepTitle(): void {
+    effect(() => {
+        const name = process.value ? `${process.value.comm} ${process.value.pid}` : source.value?.name;
+        document.title = name ? `${name} · memfrag` : "memfrag";
+    });
 }
 
 const THEME_KEY = "memfrag.theme";
