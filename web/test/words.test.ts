@@ -77,7 +77,8 @@ test("what is typed into go-to is told apart", () => {
 });
 
 test("filters of events narrow word by word, and say what they do not know", () => {
-    assert.deepEqual(parseFilter("malloc op:free 0x10 pid:7 ?!"), { ops: ["malloc", "free"], address: "0x10", pid: 7, unknown: ["?!"] });
+    assert.deepEqual(parseFilter("malloc op:free calloc 0x10 pid:7 ?! toString"), { ops: ["alloc", "free"], address: "0x10", pid: 7, unknown: ["?!", "toString"] });
+    assert.deepEqual(parseFilter("realloc").ops, ["realloc_begin", "realloc"]);
     assert.equal(isRestricted(parseFilter("  ")), false);
 });
 

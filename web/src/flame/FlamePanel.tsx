@@ -15,7 +15,7 @@ const MEASURES: readonly [Measure, string, string][] = [
     ["stranded", "stranded", "free bytes on pages that these blocks hold"],
     ["allocated", "allocated", "bytes requested since the trace began"],
     ["freed", "freed", "bytes freed since the trace began"],
-    ["count", "blocks", "how many blocks are live"],
+    ["count", "calls", "blocks allocated since the trace began"],
 ];
 
 export function FlamePanel() {

@@ -11,7 +11,7 @@ import { Matrix } from "./Matrix";
 type Waste = Distributions["waste"][number];
 
 const WASTE: readonly Column<Waste>[] = [
-    { key: "size", head: "takes", by: (one) => one.size, cell: (one) => bytes(one.size), kind: "num" },
+    { key: "size", head: "room", by: (one) => one.size, cell: (one) => bytes(one.size), kind: "num", title: () => "What a block of the class can hold" },
     { key: "blocks", head: "blocks", by: (one) => one.blocks, cell: (one) => count(one.blocks), kind: "num" },
     { key: "requested", head: "requested", by: (one) => one.requested_bytes, cell: (one) => bytes(one.requested_bytes), kind: "num" },
     { key: "usable", head: "usable", by: (one) => one.usable_bytes, cell: (one) => bytes(one.usable_bytes), kind: "num" },
@@ -31,7 +31,7 @@ export function DistributionsPanel() {
 function Shown({ found }: { found: Distributions }) {
     const what = useSignal<"bytes" | "blocks">("bytes");
     const sizes = found.sizes.map((one) => bytes(one).replace(".0", ""));
-    const threads = found.threads.map((one) => (one === 0 ? "older" : `thread ${one}`));
+    const threads = found.threads.map((one) => (one === 0 ? "others" : `thread ${one}`));
     const worst = [...found.waste].sort((a, b) => wasted(b) - wasted(a));
     return (
         <>
@@ -49,7 +49,7 @@ function Shown({ found }: { found: Distributions }) {
             <section>
                 <h2>How long freed blocks had lived</h2>
                 {found.lifetimes.threads.length === 0 ? <p class="empty">Nothing was freed.</p> : (
-                    <Matrix label="Lifetimes by thread" rows={found.lifetimes.threads.map((one) => `thread ${one}`)} columns={found.lifetimes.bounds_ns.map(duration)} values={found.lifetimes.freed} show={brief} />
+                    <Matrix label="Lifetimes by thread" rows={found.lifetimes.threads.map((one) => (one === 0 ? "others" : `thread ${one}`))} columns={found.lifetimes.bounds_ns.map(duration)} values={found.lifetimes.freed} show={brief} />
                 )}
             </section>
             <section>

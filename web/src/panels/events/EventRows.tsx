@@ -5,7 +5,6 @@ import { useEffect, useRef } from "preact/hooks";
 import { bytes, count, moment } from "../../format";
 import { contentHeight, lastFirst, offsetOf, rowAt, rowsShown, type Extent } from "../../list/virtual";
 import type { Queries, TracedEvent } from "../../protocol";
-import { siteName, sitePlace } from "../../store/documents";
 import { goToAddress } from "../../store/map";
 import { cursor } from "../../store/server";
 import { inspect } from "../../store/view";
@@ -112,15 +111,15 @@ function Row({ event }: { event: TracedEvent }) {
         }
     };
     return (
-        <div class={`event op-${event.op}`} role="row" aria-rowindex={event.n + 1}>
+        <div class={`event op-${event.op.replace(/_.*/, "")}`} role="row" aria-rowindex={event.n + 1}>
             <span role="cell" class="num">{count(event.n)}</span>
             <span role="cell" class="num">{moment(event.time_ns)}</span>
             <span role="cell" class="num">{event.pid}</span>
             <span role="cell" class="num">{event.tid}</span>
-            <span role="cell" class="op">{event.function ?? event.op}</span>
+            <span role="cell" class="op">{event.function ?? event.op.replace("_", " ")}{event.op.endsWith("_begin") && event.function ? " …" : ""}</span>
             <span role="cell" class="num">{event.size === null ? "" : bytes(event.size)}</span>
             <span role="cell" class="mono">{event.address ? <button type="button" class="link mono" title="Go to this event and its address" onClick={go}>{event.address}</button> : ""}</span>
-            <span role="cell" class="mono cut" title={`${siteName(event)} ${sitePlace(event)}`}>{siteName(event)}</span>
+            <span role="cell" class="mono cut" title={event.file ? `${event.site} ${event.file}:${event.line ?? "?"}` : event.site}>{event.site}</span>
         </div>
     );
 }

@@ -14,6 +14,7 @@ type Answered = Queries["events"]["gives"];
 
 const COUNT = 100;
 const EVERY = 500;
+const CHIPS = ["alloc", "realloc", "free", "mmap", "munmap"];
 
 export function EventsPanel() {
     const narrowed = parseFilter(filter.value);
@@ -30,8 +31,8 @@ export function EventsPanel() {
     return (
         <div class="events">
             <div class="bar-line">
-                <input class="field grow mono" type="search" placeholder="Filter: malloc free 0x7f… pid:12" aria-label="Filter events" value={filter.value} onInput={(event) => setFilter(event.currentTarget.value)} />
-                {OPS.slice(0, 5).map((op) => <Chip key={op} op={op} on={narrowed.ops?.includes(op) ?? false} />)}
+                <input class="field grow mono" type="search" placeholder="Filter: alloc free 0x7f… pid:12" aria-label="Filter events" value={filter.value} onInput={(event) => setFilter(event.currentTarget.value)} />
+                {CHIPS.map((op) => <Chip key={op} op={op} on={OPS[op]?.every((one) => narrowed.ops?.includes(one)) ?? false} />)}
                 <button type="button" class={following ? "small chosen" : "small"} aria-pressed={tailing.value ? "true" : "false"} title="Follow the newest event while live" onClick={() => { tailing.value = !tailing.value; }}>Tail</button>
             </div>
             {narrowed.unknown.length > 0 && <p class="banner caution">Not understood: {narrowed.unknown.join(" ")}</p>}

@@ -1,4 +1,4 @@
-// What the event table is restricted to, as it is typed: `malloc 0x7f… pid:12`. Each word narrows.
+// What the event table is restricted to, as it is typed: `alloc 0x7f… pid:12`. Each word narrows.
 
 export interface EventFilter {
     ops: string[] | null;
@@ -8,7 +8,12 @@ export interface EventFilter {
     unknown: string[];
 }
 
-export const OPS = ["malloc", "calloc", "realloc", "aligned", "free", "mmap", "munmap", "brk", "fork", "exec", "exit"] as const;
+/** What a word stands for, in the names that recordings have for kinds of events. */
+export const OPS: Readonly<Record<string, readonly string[]>> = {
+    alloc: ["alloc"], malloc: ["alloc"], calloc: ["alloc"], free: ["free"], realloc: ["realloc_begin", "realloc"],
+    mmap: ["mmap"], munmap: ["munmap", "munmap_failed"], mremap: ["mremap_begin", "mremap"], brk: ["brk"], madvise: ["madvise"],
+    fork: ["fork"], exec: ["exec"], exit: ["exit"], thread: ["thread_start", "thread_exit"], gap: ["gap"], lost: ["gap"],
+};
 
 export function parseFilter(text: string): EventFilter {
     const found: EventFilter = { ops: null, address: null, pid: null, unknown: [] };
@@ -17,7 +22,7 @@ export function parseFilter(text: string): EventFilter {
         const pid = /^pid:(\d{1,10})$/.exec(word);
         if (pid) found.pid = Number(pid[1]);
         else if (/^0x[0-9a-f]{1,16}$/.test(plain)) found.address = plain;
-        else if (/^[a-z_]+$/.test(plain) && plain.length >= 2) found.ops = [...(found.ops ?? []), plain];
+        else if (Object.hasOwn(OPS, plain)) found.ops = [...new Set([...(found.ops ?? []), ...(OPS[plain] ?? [])])];
         else found.unknown.push(word);
     }
     return found;
