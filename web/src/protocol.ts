@@ -8,7 +8,8 @@ export type Address = string;
 
 export const SUBPROTOCOL = "memfrag.v1";
 export const CELLS_PER_TILE = 4096;
-export const COARSEST_LEVEL = 16;
+/** The server draws no coarser cells: 64 GiB. */
+export const COARSEST_LEVEL = 12;
 export const FINEST_LEVEL = -4;
 /** The most tiles that one `view` may ask for. */
 export const MAX_VIEW_TILES = 4096;

@@ -99,15 +99,16 @@ test("every value has a colour and words in every mode, and the legend names wha
         for (const theme of THEMES) {
             const table = lookup(mode, theme, 254, null);
             for (const pixel of table) assert.equal(pixel >>> 24, 255);
-            const entries = legend(mode, theme, classes);
+            const entries = legend(mode, theme, classes, 0);
             assert.ok(entries.length >= 2 && entries.every((entry) => entry.label !== ""));
             for (const entry of entries) for (const tick of entry.ticks ?? []) assert.ok(tick.at >= 0 && tick.at <= 1.0001);
         }
     }
+    assert.ok(legend("heat", "dark", [], 2).some((entry) => entry.label.includes("hottest page")), "zoomed out, it is said of which page");
     assert.match(describe("occupancy", 255, []), /^100 %/);
     assert.match(describe("occupancy", 2, []), /freed/);
     assert.match(describe("age", 1 + 8 * 10, []), /1\.0 s|1 s/);
     assert.match(describe("heat", 128, []), /15/);
     assert.equal(describe("site", 3, classes), "mostly class 1");
-    assert.match(legend("site", "dark", classes).map((e) => e.label).join(), /and 242 more/);
+    assert.match(legend("site", "dark", classes, 0).map((e) => e.label).join(), /and 242 more/);
 });

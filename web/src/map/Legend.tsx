@@ -6,7 +6,7 @@ import { legend, type LegendEntry } from "./palettes";
 
 export function Legend({ model }: { model: MapModel }) {
     const mode = model.mode.value;
-    const entries = legend(mode, model.theme.value, model.classes.value);
+    const entries = legend(mode, model.theme.value, model.classes.value, model.geometry.value.level);
     const lit = model.highlighted.value;
     return (
         <div class="map-legend" role="group" aria-label="Legend">
@@ -20,6 +20,7 @@ export function Legend({ model }: { model: MapModel }) {
                 <Entry key={entry.label} entry={entry} model={model} />
             ))}
             {CLASS_MODES.includes(mode) && entries.length < 3 && <span class="map-note">no classes yet</span>}
+            <span class="map-hint">wheel zooms · drag pans · click pins · double-click shows all</span>
         </div>
     );
 }
@@ -41,7 +42,9 @@ function Entry({ entry, model }: { entry: LegendEntry; model: MapModel }) {
             </div>
         );
     }
-    const swatch = entry.colours[0] !== undefined && <span class="map-swatch" style={{ background: entry.colours[0] }} />;
+    const swatch = entry.colours[0] !== undefined && (
+        <span class={entry.striped ? "map-swatch striped" : "map-swatch"} style={{ backgroundColor: entry.colours[0] }} />
+    );
     if (isClassMode(mode) && entry.value !== undefined && entry.value >= 2) {
         const on = model.highlighted.value?.label === entry.label;
         return (

@@ -24,10 +24,12 @@ export const INKS: Record<Theme, Inks> = {
 const EMPTY: Record<Theme, string> = { dark: "#141920", light: "#e5e7e6" };
 const RESIDENT: Record<Theme, string> = { dark: "#353c49", light: "#c6c8c8" };
 export const JUST_FREED = "#e69f00";
+/** Where there is room, what was just freed is striped besides. */
+export const FREED_STRIPES = { value: 2, pixel: pixel(parseHex("#7a4e00")) };
 const OTHER: Record<Theme, string> = { dark: "#5d6673", light: "#a9adb3" };
 
 const SCALES: Record<"occupancy" | "heat" | "age" | "resident" | "size", Record<Theme, readonly string[]>> = {
-    occupancy: { dark: ["#1d4a72", "#56b4e9", "#d3eefc"], light: ["#bcdcf0", "#3d95cf", "#07406e"] },
+    occupancy: { dark: ["#1d4a72", "#4ba9df", "#a3daf8"], light: ["#bcdcf0", "#3d95cf", "#07406e"] },
     heat: { dark: ["#16357a", "#b85c00", "#ff8673"], light: ["#9ecae1", "#f28e2b", "#a50f15"] },
     // From the oldest to the youngest; cividis, without its darkest end on a dark ground.
     age: { dark: ["#2b4377", "#7c7b78", "#fee838"], light: ["#d9d3b4", "#7c7b78", "#00224e"] },
@@ -48,6 +50,8 @@ const HEAT_STEPS = 31.75;
 export interface LegendEntry {
     /** CSS colours; more than one is a scale from the first to the last. */
     colours: string[];
+    /** Striped besides. */
+    striped?: boolean;
     label: string;
     /** Words along a scale, each with its place from 0 to 1. */
     ticks?: { at: number; label: string }[];
@@ -109,15 +113,18 @@ function ramp(mode: keyof typeof SCALES, theme: Theme): string[] {
     return Array.from({ length: 9 }, (_, i) => formatRgb(scale(SCALES[mode][theme], i / 8)));
 }
 
-/** Legend of a mode, in words and numbers. At most `most` classes are named, the others counted. */
-export function legend(mode: Mode, theme: Theme, classes: readonly PaletteClass[], most = 12): LegendEntry[] {
+/**
+ * Legend of a mode, in words and numbers. At most `most` classes are named, the others counted. A cell of a level above 0 is many
+ * pages, and the legend says which of them it shows.
+ */
+export function legend(mode: Mode, theme: Theme, classes: readonly PaletteClass[], level: number, most = 12): LegendEntry[] {
     const empty = (label: string): LegendEntry => ({ colours: [EMPTY[theme]], label });
     switch (mode) {
         case "occupancy":
             return [
                 empty("not in memory"),
                 { colours: [RESIDENT[theme]], label: "in memory, no live block" },
-                { colours: [JUST_FREED], label: "freed within the last second" },
+                { colours: [JUST_FREED], striped: true, label: "freed within the last second" },
                 {
                     colours: ramp("occupancy", theme),
                     label: "taken by live blocks",
@@ -129,7 +136,7 @@ export function legend(mode: Mode, theme: Theme, classes: readonly PaletteClass[
                 empty("never used"),
                 {
                     colours: ramp("heat", theme),
-                    label: "allocations and frees of the page, halved every 4 s",
+                    label: `allocations and frees of the ${level > 0 ? "hottest " : ""}page, halved every 4 s`,
                     ticks: [1, 15, 255].map((h) => ({ at: (HEAT_STEPS * Math.log2(1 + h)) / 254, label: h === 255 ? "255+" : `${h}` })),
                 },
             ];
@@ -138,7 +145,7 @@ export function legend(mode: Mode, theme: Theme, classes: readonly PaletteClass[
                 empty("no live block"),
                 {
                     colours: ramp("age", theme).reverse(),
-                    label: "since the last allocation there",
+                    label: `since the last allocation ${level > 0 ? "in the youngest page" : "there"}`,
                     ticks: [1, 1000, 60_000, 3_600_000, 86_400_000].map((ms) => ({
                         at: (AGE_STEPS * Math.log2(1 + ms)) / 254,
                         label: roundDuration(ms * 1e6),

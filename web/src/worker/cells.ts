@@ -16,7 +16,8 @@ export class Cells {
     level: number;
     readonly dirty = new Map<number, Dirty>();
     private tiles = new Map<number, Uint8Array>();
-    private readonly fresh = new Set<number>();
+    /** Tiles that the view has sent. */
+    readonly fresh = new Set<number>();
     private view = -1;
     private pending: Mode | null = null;
 

@@ -2,7 +2,7 @@
 // with the screen. It knows nothing of the page, so that it runs on the page's own thread where it must.
 import { spans, type Span } from "../map/axis";
 import { geometry, type Geometry } from "../map/geometry";
-import { lookup } from "../map/palettes";
+import { FREED_STRIPES, lookup } from "../map/palettes";
 import {
     CELLS_PER_TILE,
     CLASS_MODES,
@@ -16,12 +16,12 @@ import {
 import { Cells } from "./cells";
 import { Link } from "./link";
 import type { FromEngine, Probe, Scene, Timing, ToEngine } from "./messages";
-import { Painter, type Context } from "./painter";
+import { Painter, type Context, type Look } from "./painter";
 
 /** Views are asked for no more often than this, whatever the wheel does. */
 const VIEW_INTERVAL_MS = 50;
-/** What a view has not sent this long after its first frame is empty. */
-const SETTLE_MS = 120;
+/** A view comes in one frame or in many. What has not come this long after the last new tile is empty. */
+const SETTLE_MS = 200;
 /** And this long after it was asked for, when there was no frame at all. */
 const SETTLE_SILENT_MS = 1500;
 /** A frame that cannot be drawn, since the page is hidden, is acknowledged after this all the same. */
@@ -39,7 +39,7 @@ export class Engine {
     private scene: Scene | null = null;
     private geometry: Geometry | null = null;
     private readonly classes = new Map<Mode, PaletteClass[]>();
-    private table: { key: string; colours: Uint32Array } = { key: "", colours: new Uint32Array(256) };
+    private table: { key: string; look: Look } = { key: "", look: { table: new Uint32Array(256), striped: null } };
 
     private watched = false;
     private view = 0;
@@ -208,9 +208,9 @@ export class Engine {
         const first = this.undrawn.length === 0;
         this.undrawn.push(frame.seq);
         this.at_ns = frame.at_ns;
-        const waiting = this.cells.waiting;
+        const known = this.cells.waiting ? -1 : this.cells.fresh.size;
         const changed = this.cells.apply(frame);
-        if (waiting && changed !== "nothing") this.settleIn(SETTLE_MS);
+        if (changed !== "nothing" && this.cells.fresh.size > known) this.settleIn(SETTLE_MS);
         if (changed === "all") this.everything = true;
         if (this.timing !== null) this.timing.tiles.push(frame.tiles.length);
         this.work += performance.now() - began;
@@ -243,8 +243,8 @@ export class Engine {
         const { painter, geometry, scene, cells } = this;
         if (painter !== null && geometry !== null && scene !== null && scene.width > 0 && scene.height > 0) {
             const source = (tile: number) => (cells.level === geometry.level ? cells.get(tile) : undefined);
-            if (this.everything) painter.repaint(geometry, scene.scroll, source, this.colours(scene));
-            else if (cells.dirty.size > 0) painter.update(geometry, scene.scroll, cells.dirty, source, this.colours(scene));
+            if (this.everything) painter.repaint(geometry, scene.scroll, source, this.look(scene));
+            else if (cells.dirty.size > 0) painter.update(geometry, scene.scroll, cells.dirty, source, this.look(scene));
             this.everything = false;
             cells.dirty.clear();
         }
@@ -254,13 +254,16 @@ export class Engine {
         this.tell({ from: "drawn", at_ns: this.at_ns });
     }
 
-    private colours(scene: Scene): Uint32Array {
+    private look(scene: Scene): Look {
         const mode = this.cells.mode;
         const classes = CLASS_MODES.includes(mode) ? (this.classes.get(mode) ?? []).filter((c) => c.value >= 2).length : 0;
         const highlight = mode === scene.mode ? scene.highlight : null;
         const key = `${mode} ${scene.theme} ${classes} ${highlight?.join() ?? "-"}`;
-        if (this.table.key !== key) this.table = { key, colours: lookup(mode, scene.theme, classes, highlight) };
-        return this.table.colours;
+        if (this.table.key !== key) {
+            const table = lookup(mode, scene.theme, classes, highlight);
+            this.table = { key, look: { table, striped: mode === "occupancy" ? FREED_STRIPES : null } };
+        }
+        return this.table.look;
     }
 
     // ---- questions about the picture ----------------------------------------------------------------------------------------

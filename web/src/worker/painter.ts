@@ -11,6 +11,16 @@ export type Context = OffscreenCanvasRenderingContext2D;
 type Source = (tile: number) => Uint8Array | undefined;
 
 const NO_CELLS = new Uint8Array(CELLS_PER_TILE);
+/** Cells smaller than this have no room for stripes. */
+const STRIPED_CELL = 5;
+
+/** How values become pixels. */
+export interface Look {
+    /** The colour of each value. */
+    table: Uint32Array;
+    /** A value whose cells have stripes of this colour besides, so that they differ not by colour alone. */
+    striped: { value: number; pixel: number } | null;
+}
 
 export class Painter {
     private image: ImageData;
@@ -34,7 +44,7 @@ export class Painter {
     }
 
     /** Draws everything. */
-    repaint(geometry: Geometry, scroll: number, cells: Source, table: Uint32Array): void {
+    repaint(geometry: Geometry, scroll: number, cells: Source, look: Look): void {
         const { width, height } = this.image;
         this.spots = geometry.spots(scroll, height);
         this.byTile = new Map();
@@ -44,19 +54,19 @@ export class Painter {
             else same.push(spot);
         }
         this.pixels.fill(0);
-        for (const spot of this.spots) this.paint(geometry, scroll, spot, spot.first, spot.first + spot.count, cells, table);
+        for (const spot of this.spots) this.paint(geometry, scroll, spot, spot.first, spot.first + spot.count, cells, look);
         this.context.putImageData(this.image, 0, 0, 0, 0, width, height);
     }
 
     /** Draws the changed cells of tiles. The geometry and scroll are those of the last [repaint]. */
-    update(geometry: Geometry, scroll: number, dirty: ReadonlyMap<number, Dirty>, cells: Source, table: Uint32Array): void {
+    update(geometry: Geometry, scroll: number, dirty: ReadonlyMap<number, Dirty>, cells: Source, look: Look): void {
         const rects: Rect[] = [];
         for (const [tile, { first, last }] of dirty) {
             for (const spot of this.byTile.get(tile) ?? []) {
                 const from = Math.max(first, spot.first);
                 const to = Math.min(last + 1, spot.first + spot.count);
                 if (from >= to) continue;
-                const rect = this.paint(geometry, scroll, spot, from, to, cells, table);
+                const rect = this.paint(geometry, scroll, spot, from, to, cells, look);
                 if (rect !== null) rects.push(rect);
             }
         }
@@ -77,19 +87,49 @@ export class Painter {
         from: number,
         to: number,
         cells: Source,
-        table: Uint32Array,
+        { table, striped }: Look,
     ): Rect | null {
         const source = cells(spot.tile) ?? NO_CELLS;
+        const stripes = striped !== null && Math.min(geometry.cellWidth, geometry.cellHeight) >= STRIPED_CELL ? striped : null;
         if (geometry instanceof LinearGeometry) {
             // Whole rows.
             const columns = geometry.columns;
             const begin = from - (from % columns);
             const end = Math.min(CELLS_PER_TILE, Math.ceil(to / columns) * columns);
             colour(this.colours, source, begin, end, spot.tile, geometry, table);
-            return this.rows(geometry, scroll, spot, begin, end);
+            const rect = this.rows(geometry, scroll, spot, begin, end);
+            if (stripes !== null) this.stripe(geometry, scroll, spot, begin, end, source, stripes);
+            return rect;
         }
         colour(this.colours, source, 0, CELLS_PER_TILE, spot.tile, geometry, table);
-        return this.square(spot, scroll, geometry.cellWidth);
+        const rect = this.square(spot, scroll, geometry.cellWidth);
+        if (stripes !== null) this.stripe(geometry, scroll, spot, 0, CELLS_PER_TILE, source, stripes);
+        return rect;
+    }
+
+    /** Stripes over the cells of one value, falling to the right. */
+    private stripe(
+        geometry: Geometry,
+        scroll: number,
+        spot: Spot,
+        begin: number,
+        end: number,
+        source: Uint8Array,
+        { value, pixel }: { value: number; pixel: number },
+    ): void {
+        const { width, height } = this.image;
+        for (let cell = begin; cell < end; cell++) {
+            // A clear cell belongs to no range.
+            if (source[cell] !== value || this.colours[cell] === 0) continue;
+            const rect = geometry.cellRect((spot.tile * CELLS_PER_TILE + cell) * geometry.scaleBytes.cell);
+            if (rect === null) continue;
+            const top = rect.y - scroll;
+            for (let y = Math.max(0, top); y < Math.min(height, top + rect.height); y++) {
+                for (let x = rect.x; x < Math.min(width, rect.x + rect.width); x++) {
+                    if ((x - y + top) % 4 === 0) this.pixels[y * width + x] = pixel;
+                }
+            }
+        }
     }
 
     private rows(geometry: LinearGeometry, scroll: number, spot: Spot, begin: number, end: number): Rect | null {
