@@ -2,6 +2,7 @@
 
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use memfrag::analysis::By;
+use memfrag::server::listen::Wanted;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,6 +21,8 @@ pub(super) enum Verb {
     Trace(TraceArgs),
     /// Show what a recording holds.
     Report(ReportArgs),
+    /// Show a recording in the browser: the dashboard, with time travel.
+    Serve(ServeArgs),
     /// Show the heap of a running process as it lies in memory now, without tracing.
     Heap(HeapArgs),
     /// Rank call sites by the memory that would be returned without their blocks.
@@ -121,6 +124,22 @@ pub(super) struct ReportArgs {
     /// The state at this time since the trace began, such as 1.5s or 200ms.
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]
     pub(super) at: Option<Duration>,
+}
+
+#[derive(Debug, Parser)]
+pub(super) struct ServeArgs {
+    /// The recording; it may still be growing.
+    pub(super) file: PathBuf,
+    /// Where to listen, as PORT, ADDRESS or ADDRESS:PORT; port 0 has the kernel choose [default: 7170 or one of the
+    /// next on this machine's own addresses].
+    #[arg(long, value_name = "ADDR")]
+    pub(super) addr: Option<Wanted>,
+    /// A further name under which browsers may reach the server, as through a tunnel; may be repeated.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(super) allow_host: Vec<String>,
+    /// The largest recording that may be imported, such as 512M or 4G.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "4G")]
+    pub(super) import_limit: u64,
 }
 
 /// By what blocks are told apart.
@@ -240,8 +259,8 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * seconds).map_err(|_| "out of range".to_owned())
 }
 
-/// A power of two of bytes, at least a page, with an optional K, M or G.
-fn parse_ring(text: &str) -> Result<u32, String> {
+/// Bytes, with an optional K, M or G.
+fn parse_size(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text.as_bytes().last() {
         Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
         Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
@@ -249,8 +268,13 @@ fn parse_ring(text: &str) -> Result<u32, String> {
         _ => (text, 0),
     };
     let number: u64 = digits.parse().map_err(|_| format!("{digits:?} is no whole number"))?;
-    let bytes = number.checked_shl(shift).filter(|bytes| bytes >> shift == number).unwrap_or(0);
-    match u32::try_from(bytes) {
+    let bytes = number.checked_shl(shift).filter(|bytes| bytes >> shift == number);
+    bytes.ok_or_else(|| format!("{text} is too large"))
+}
+
+/// A power of two of bytes, at least a page, with an optional K, M or G.
+fn parse_ring(text: &str) -> Result<u32, String> {
+    match u32::try_from(parse_size(text)?) {
         Ok(bytes) if bytes.is_power_of_two() && bytes >= 4096 => Ok(bytes),
         _ => Err("a ring has a power of two of bytes, from 4K to 2G".to_owned()),
     }
@@ -293,5 +317,8 @@ mod tests {
         assert!(parse_ring("3M").is_err());
         assert!(parse_ring("99999999999999999999G").is_err());
         assert!(parse_ring("9223372036854775808M").is_err());
+        assert_eq!(parse_size("4G"), Ok(4 << 30));
+        assert_eq!(parse_size("3k"), Ok(3 << 10));
+        assert!(parse_size("-1").is_err());
     }
 }

@@ -8,6 +8,7 @@ mod heap;
 mod manual;
 mod progress;
 mod report;
+mod serve;
 mod tally;
 mod trace;
 mod trim;
@@ -46,6 +47,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Trace(args) => trace::run(&args),
         Verb::Blame(args) => blame::run(&args),
         Verb::Report(args) => report::run(&args),
+        Verb::Serve(args) => serve::run(&args),
         Verb::Heap(args) => heap::run(&args),
         Verb::Trim(args) => trim::run(&args),
         Verb::Doctor(args) => doctor::run(&args),

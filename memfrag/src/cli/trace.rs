@@ -141,7 +141,7 @@ fn wait_for(child: Option<Child>, status: Option<i32>, say: &dyn Fn(&str)) -> Re
 
 /// Ctrl-C and SIGTERM ask for the end; a second one gives up at once. What comes together with the first is the same
 /// wish: `timeout` signals a process and then its group.
-fn on_signals() -> Result<Arc<AtomicBool>> {
+pub(super) fn on_signals() -> Result<Arc<AtomicBool>> {
     const SAME_WISH: Duration = Duration::from_millis(300);
     let stop = Arc::new(AtomicBool::new(false));
     let gives_up = Arc::new(AtomicBool::new(false));

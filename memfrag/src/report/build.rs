@@ -1,7 +1,7 @@
 //! From events to a report.
 
 use super::model::{
-    Amount, End, Events, Exit, Function, Mapped, Metrics, Peak, Process, Recording, Report, Timeline, Totals,
+    Allocator, Amount, End, Events, Exit, Function, Mapped, Metrics, Peak, Process, Recording, Report, Timeline, Totals,
 };
 use super::moment::{Looks, Moment};
 use super::sites::{self, Seen, Sites};
@@ -231,6 +231,11 @@ impl ReportBuilder {
     /// Where the call sites of a process lie, the latest under this id.
     pub fn sites(&self, pid: u32) -> Sites<'_> {
         self.heaps.index_of(pid).map_or_else(Sites::default, |at| self.sites_of(at))
+    }
+
+    /// The allocator of a process, by its index, if the files that it maps tell.
+    pub fn allocator(&self, process: usize) -> Option<Allocator> {
+        self.snapshots(process).last().and_then(|seen| allocator::identify(&seen.files))
     }
 
     /// The report's part on a process, the latest under this id, as it is at `now_ns`. `None` when there is none.

@@ -1,0 +1,80 @@
+//! A recording as a download: the file as it is now, cut behind its last whole chunk.
+
+use super::http::Problem;
+use super::sources::Sources;
+use bytes::Bytes;
+use futures_util::stream;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use warp::http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use warp::reply::{Reply, Response};
+
+/// Bytes read at once.
+const PIECE: u64 = 256 << 10;
+
+/// Answers `GET /api/recording?source=N`.
+///
+/// # Errors
+/// When there is no such source, or its file cannot be read.
+pub async fn recording(sources: &Sources, query: &str) -> Result<Response, Problem> {
+    let number = query.strip_prefix("source=").and_then(|number| number.parse().ok());
+    let number = number.ok_or(Problem::Malformed("name the recording: ?source=N"))?;
+    let source = sources.get(number).ok_or(Problem::NotFound)?;
+    let name = file_name(source.name());
+    let copy = blocking(move || Ok::<_, io::Error>((source.file().try_clone()?, source.facts().bytes))).await?;
+    let (file, length) = copy.map_err(|error| Problem::Failed(error.to_string()))?;
+    let file = Arc::new(file);
+    let pieces = stream::try_unfold(0, move |at| {
+        let file = Arc::clone(&file);
+        async move {
+            if at >= length {
+                return Ok(None);
+            }
+            let piece = tokio::task::spawn_blocking(move || {
+                let mut piece = vec![0; PIECE.min(length - at) as usize];
+                // A file that has become shorter ends the connection: the browser is to know that it is not whole.
+                file.read_exact_at(&mut piece, at).map(|()| Bytes::from(piece))
+            });
+            let piece = piece.await.map_err(io::Error::other)??;
+            let next = at + piece.len() as u64;
+            Ok::<_, io::Error>(Some((piece, next)))
+        }
+    });
+    let mut response = warp::reply::stream(pieces).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
+        headers.insert(CONTENT_DISPOSITION, value);
+    }
+    Ok(response)
+}
+
+/// Runs what may wait for a disk.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Problem::Failed(error.to_string()))
+}
+
+/// A name that is safe in a header and in anybody's folder.
+fn file_name(name: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || "._-+".contains(c) { c } else { '_' };
+    let stem = name.strip_suffix(".mfrag").unwrap_or(name);
+    let stem: String = stem.trim_start_matches('.').chars().take(100).map(safe).collect();
+    format!("{}.mfrag", if stem.is_empty() { "recording" } else { &stem })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_made_safe() {
+        assert_eq!(file_name("memfrag.redis-server.12.mfrag"), "memfrag.redis-server.12.mfrag");
+        assert_eq!(file_name("../../etc/passwd"), "_.._etc_passwd.mfrag");
+        assert_eq!(file_name("a\"b\r\nSet-Cookie: x"), "a_b__Set-Cookie__x.mfrag");
+        assert_eq!(file_name(".mfrag"), "recording.mfrag");
+        assert_eq!(file_name("größe 1"), "gr__e_1.mfrag");
+        assert!(file_name(&"x".repeat(1000)).len() < 120);
+    }
+}

@@ -1,0 +1,184 @@
+//! A client: what it watches, what it has been told, and when it is told more.
+//!
+//! Each has a thread of its own, so that what takes long for one holds nobody else up. What one client does not read
+//! fills its own short queue; its thread waits then, and what has changed meanwhile is sent as it is afterwards.
+
+use super::http::Server;
+use super::limits::Place;
+use super::protocol::{self, Inbound, Outbound, Unreadable};
+use super::sources::About;
+use super::watching::Watching;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout_at};
+use warp::ws::Message;
+
+/// Time between two status messages.
+const STATUS: Duration = Duration::from_millis(250);
+/// Time between two lists of processes of which only figures have changed.
+const FIGURES: Duration = Duration::from_secs(2);
+
+/// A client that has been let in.
+#[derive(Debug)]
+pub struct Session {
+    server: Arc<Server>,
+    _place: Place,
+}
+
+/// The client went.
+#[derive(Debug)]
+pub(super) struct Gone;
+
+/// The way to a client.
+#[derive(Clone, Debug)]
+pub(super) struct Line(mpsc::Sender<Message>);
+
+impl Line {
+    /// Tells it something; waits while it does not take more.
+    pub(super) fn tell(&self, message: &Outbound) -> Result<(), Gone> {
+        self.send(Message::text(message.text()))
+    }
+
+    fn send(&self, message: Message) -> Result<(), Gone> {
+        self.0.blocking_send(message).map_err(|_| Gone)
+    }
+}
+
+impl Session {
+    /// It takes a place.
+    pub fn new(server: Arc<Server>, place: Place) -> Self {
+        Self { server, _place: place }
+    }
+
+    /// Turns true when all is to end.
+    pub fn ending(&self) -> watch::Receiver<bool> {
+        self.server.ending.clone()
+    }
+
+    /// Serves the client until it goes.
+    pub fn run(self, runtime: &Handle, mut inbound: mpsc::Receiver<String>, to_client: mpsc::Sender<Message>) {
+        let line = Line(to_client);
+        let Ok(mut client) = Client::greet(&self.server, line) else { return };
+        loop {
+            let next = runtime.block_on(timeout_at(client.next_due(), inbound.recv()));
+            let told = match next {
+                Ok(None) => return,
+                Ok(Some(text)) => client.take(&text),
+                Err(_) => Ok(()),
+            };
+            if told.and_then(|()| client.tell_what_is_due()).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What is known of a client, and what it knows.
+struct Client<'a> {
+    server: &'a Server,
+    line: Line,
+    watching: Watching,
+    sources: Vec<About>,
+    more_sources: watch::Receiver<u64>,
+    /// Its processes as the client knows them, and when it was told.
+    processes: Option<(Vec<protocol::Process>, Instant)>,
+    status_due: Instant,
+}
+
+impl<'a> Client<'a> {
+    fn greet(server: &'a Server, line: Line) -> Result<Self, Gone> {
+        let more_sources = server.sources.changes();
+        let sources = server.sources.about();
+        line.tell(&Outbound::Hello {
+            protocol: protocol::VERSION,
+            version: env!("CARGO_PKG_VERSION"),
+            sources: sources.clone(),
+        })?;
+        let watching = match Watching::new(&server.sources, 0, 0) {
+            Ok(watching) => watching,
+            Err(text) => {
+                line.tell(&Outbound::Notice { level: protocol::Level::Error, text })?;
+                return Err(Gone);
+            }
+        };
+        let status_due = Instant::now();
+        Ok(Self { server, line, watching, sources, more_sources, processes: None, status_due })
+    }
+
+    fn next_due(&self) -> Instant {
+        self.status_due
+    }
+
+    /// Does what the client wishes.
+    fn take(&mut self, text: &str) -> Result<(), Gone> {
+        match Inbound::parse(text) {
+            Ok(message) => match self.follow(message) {
+                Ok(()) => Ok(()),
+                Err(message) => self.line.tell(&Outbound::Error { id: None, message }),
+            },
+            Err(Unreadable { id, message }) => self.line.tell(&Outbound::Error { id, message }),
+        }
+    }
+
+    fn follow(&mut self, message: Inbound) -> Result<(), String> {
+        match message {
+            Inbound::Watch(wanted) => {
+                if wanted.source != self.watching.source() || self.processes.is_none() {
+                    self.watching = Watching::new(&self.server.sources, wanted.source, wanted.pid)?;
+                } else {
+                    self.watching.choose(wanted.pid);
+                }
+                self.processes = None;
+                self.status_due = Instant::now();
+            }
+            Inbound::Cursor(command) => {
+                self.watching.command(&self.server.sources, &self.server.stages, command)?;
+                self.status_due = Instant::now();
+            }
+            Inbound::View(_) | Inbound::Ack { .. } => {}
+            Inbound::Query(query) => return Err(format!("there is no query {:?}", query.kind)),
+        }
+        Ok(())
+    }
+
+    fn tell_what_is_due(&mut self) -> Result<(), Gone> {
+        let now = Instant::now();
+        if now >= self.status_due {
+            self.tell_sources()?;
+            self.tell_processes(now)?;
+            let status = self.watching.status(self.server.clients.taken());
+            self.line.tell(&Outbound::Status(status))?;
+            self.status_due = now + STATUS;
+        }
+        Ok(())
+    }
+
+    /// New ones, and what has changed of those that the client knows.
+    fn tell_sources(&mut self) -> Result<(), Gone> {
+        self.more_sources.mark_unchanged();
+        let sources = self.server.sources.about();
+        let same = sources.len() == self.sources.len()
+            && sources.iter().zip(&self.sources).all(|(now, before)| !now.differs(before));
+        if same {
+            return Ok(());
+        }
+        self.sources.clone_from(&sources);
+        self.line.tell(&Outbound::Sources { sources })
+    }
+
+    /// At once when the set has changed, now and then when only figures have.
+    fn tell_processes(&mut self, now: Instant) -> Result<(), Gone> {
+        let processes = self.watching.processes();
+        if let Some((known, when)) = &self.processes {
+            let same_set = known.len() == processes.len()
+                && known.iter().zip(&processes).all(|(known, process)| known.is_as(process));
+            if same_set && (now < *when + FIGURES || *known == processes) {
+                return Ok(());
+            }
+        }
+        self.processes = Some((processes.clone(), now));
+        self.line.tell(&Outbound::Processes { source: self.watching.source(), processes })
+    }
+}
