@@ -208,13 +208,13 @@ impl Player {
 
     /// How it is doing.
     pub fn status(&self) -> Status {
-        let Facts { end_ns, growing, .. } = self.source.facts();
+        let Facts { end_ns, .. } = self.source.facts();
         let event = self.exact.as_ref().unwrap_or(&self.base).cursor.event();
         Status {
             at_ns: self.at_ns,
             end_ns: end_ns.max(self.at_ns),
             state: match self.aim {
-                Aim::Newest if self.arrived && !growing => State::Ended,
+                Aim::Newest if self.arrived && self.reader.is_settled() => State::Ended,
                 Aim::Newest => State::Live,
                 Aim::Play { .. } => State::Playing,
                 Aim::Time(_) | Aim::Event(_) if self.arrived => State::Paused,
@@ -475,3 +475,6 @@ impl Player {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

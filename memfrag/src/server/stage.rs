@@ -181,3 +181,6 @@ impl Shared {
         *told = false;
     }
 }
+
+#[cfg(test)]
+mod tests;

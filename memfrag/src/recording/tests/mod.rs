@@ -2,6 +2,7 @@
 
 mod damage;
 mod disk;
+mod follow;
 mod golden;
 mod hostile;
 mod memory;
