@@ -174,6 +174,11 @@ impl ReportBuilder {
         }
     }
 
+    /// Ends what [`Self::watch`] began.
+    pub fn unwatch(&mut self, process: usize) {
+        self.heaps.unwatch(process);
+    }
+
     /// What the backend has counted since the trace began, for one process or as a whole. A later count replaces an
     /// earlier one.
     pub fn counters(&mut self, pid: Option<u32>, counters: &Counters) {

@@ -14,6 +14,7 @@ use super::source::{Facts, Source};
 use crate::heap::Heaps;
 use crate::recording::{Limit, Mark, Reader};
 use crate::report::ReportBuilder;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -139,6 +140,8 @@ pub struct Player {
     at_ns: u64,
     behind: bool,
     epoch: u64,
+    /// Processes whose heaps are watched.
+    watched: BTreeSet<u32>,
 }
 
 impl Player {
@@ -162,6 +165,7 @@ impl Player {
             at_ns,
             behind: true,
             epoch: 0,
+            watched: BTreeSet::new(),
         }
     }
 
@@ -173,6 +177,7 @@ impl Player {
             reader: Arc::clone(&self.reader),
             base: self.base.share(),
             exact: self.exact.as_mut().map(Place::share),
+            watched: self.watched.clone(),
             ..*self
         };
         if self.aim == Aim::Newest {
@@ -194,6 +199,34 @@ impl Player {
     /// The same, for [`ReportBuilder::share`].
     pub fn builder_mut(&mut self) -> &mut ReportBuilder {
         &mut self.exact.as_mut().unwrap_or(&mut self.base).builder
+    }
+
+    /// Keeps account of what happens on the pages of a process's heap, wherever the player goes: see [`Heaps::watch`].
+    /// A heap that the process gets later is watched when this is called again, which costs nothing while it is.
+    pub fn watch(&mut self, pid: u32) {
+        self.watched.insert(pid);
+        self.watch_again();
+    }
+
+    /// Ends what [`Self::watch`] began.
+    pub fn unwatch(&mut self, pid: u32) {
+        self.watched.remove(&pid);
+        for place in [Some(&mut self.base), self.exact.as_mut()].into_iter().flatten() {
+            if let Some(process) = place.builder.heaps().index_of(pid) {
+                place.builder.unwatch(process);
+            }
+        }
+    }
+
+    /// Another copy of the heaps may come from somebody who watched others.
+    fn watch_again(&mut self) {
+        for place in [Some(&mut self.base), self.exact.as_mut()].into_iter().flatten() {
+            for &pid in &self.watched {
+                if let Some(process) = place.builder.heaps().index_of(pid) {
+                    place.builder.watch(process);
+                }
+            }
+        }
     }
 
     /// The heaps where it is.
@@ -325,6 +358,7 @@ impl Player {
         drop(states);
         self.base = kept.unwrap_or_else(|| Place::new(&self.reader, Arc::clone(self.source.symbols())));
         self.epoch += 1;
+        self.watch_again();
     }
 
     /// Looks what the recording has now.
