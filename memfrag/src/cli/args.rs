@@ -4,6 +4,7 @@ use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use memfrag::analysis::By;
 use memfrag::server::listen::Wanted;
 use std::ffi::OsString;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ pub(super) enum Verb {
     Report(ReportArgs),
     /// Show a recording in the browser: the dashboard, with time travel.
     Serve(ServeArgs),
+    /// What `trace --serve` starts: serves on sockets that it inherits.
+    #[command(hide = true)]
+    ServeInherited(InheritArgs),
     /// Show the heap of a running process as it lies in memory now, without tracing.
     Heap(HeapArgs),
     /// Rank call sites by the memory that would be returned without their blocks.
@@ -99,6 +103,15 @@ pub(super) struct TraceArgs {
     /// are older than the trace then stay unknown.
     #[arg(long)]
     pub(super) no_walk: bool,
+    /// Show the trace in the browser while it runs; at its end the dashboard stays until Ctrl-C.
+    #[arg(long, value_name = "ADDR", num_args = 0..=1, require_equals = true, default_missing_value = "localhost")]
+    pub(super) serve: Option<Wanted>,
+    /// With --serve: a further name under which browsers may reach the server; may be repeated.
+    #[arg(long, value_name = "HOST[:PORT]", requires = "serve")]
+    pub(super) allow_host: Vec<String>,
+    /// With --serve: the largest recording that may be imported.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "4G", requires = "serve")]
+    pub(super) import_limit: u64,
     /// At the end print the report to stdout, as JSON.
     #[arg(long, conflicts_with = "no_record")]
     pub(super) json: bool,
@@ -140,6 +153,16 @@ pub(super) struct ServeArgs {
     /// The largest recording that may be imported, such as 512M or 4G.
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "4G")]
     pub(super) import_limit: u64,
+}
+
+#[derive(Debug, Parser)]
+pub(super) struct InheritArgs {
+    /// The descriptor of the recording.
+    #[arg(long)]
+    pub(super) recording: RawFd,
+    /// The descriptor of a socket that listens.
+    #[arg(long)]
+    pub(super) socket: Vec<RawFd>,
 }
 
 /// By what blocks are told apart.
@@ -305,6 +328,16 @@ mod tests {
         assert!(trace(&["--pid", "1", "--", "ls"]).is_err());
         assert!(trace(&["--system", "--pid", "1"]).is_err());
         assert!(trace(&["--pid", "x"]).is_err());
+    }
+
+    #[test]
+    fn an_address_follows_serve_behind_an_equals_sign() {
+        assert_eq!(trace(&["--pid", "1"]).unwrap().serve, None);
+        assert_eq!(trace(&["--pid", "1", "--serve"]).unwrap().serve, Some(Wanted::default()));
+        let wanted = Wanted { address: None, port: Some(0) };
+        assert_eq!(trace(&["--serve=0", "--", "ls"]).unwrap().serve, Some(wanted));
+        assert!(trace(&["--serve=everywhere", "--", "ls"]).is_err());
+        assert!(trace(&["--allow-host", "x", "--", "ls"]).is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod args;
 mod backend;
 mod blame;
+mod dashboard;
 mod doctor;
 mod heap;
 mod manual;
@@ -48,6 +49,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Blame(args) => blame::run(&args),
         Verb::Report(args) => report::run(&args),
         Verb::Serve(args) => serve::run(&args),
+        Verb::ServeInherited(args) => dashboard::inherited(&args),
         Verb::Heap(args) => heap::run(&args),
         Verb::Trim(args) => trim::run(&args),
         Verb::Doctor(args) => doctor::run(&args),

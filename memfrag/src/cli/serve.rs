@@ -27,24 +27,30 @@ pub(super) fn run(args: &ServeArgs) -> Result<u8> {
     let stop = super::trace::on_signals()?;
     let token = Token::new().context("no random numbers for a token")?;
     let url = link::url(&listening, &token);
-    let _link = write_link(&listening, &url);
-    announce(&listening, &url);
-    let options = Options { allow_hosts: args.allow_host.clone(), import_bytes: args.import_limit, token };
-    server::run(listening, sources, options, when(stop)?).context("cannot serve")?;
+    let _link = write_link(listening.port, &url);
+    announce(listening.warning().as_deref(), &url);
+    let options = Options {
+        port: listening.port,
+        exposed: listening.exposed,
+        allow_hosts: args.allow_host.clone(),
+        import_bytes: args.import_limit,
+        token,
+    };
+    server::run(listening.sockets, sources, options, when(stop)?).context("cannot serve")?;
     Ok(0)
 }
 
 /// Tells the user where the page is: one line, on a terminal or not.
-pub(super) fn announce(listening: &Listening, url: &str) {
-    if let Some(warning) = listening.warning() {
+pub(super) fn announce(warning: Option<&str>, url: &str) {
+    if let Some(warning) = warning {
         eprintln!("memfrag: {warning}");
     }
     eprintln!("memfrag: dashboard at {url}");
 }
 
 /// The address for programs of the same user. Without it, the line on stderr must do.
-pub(super) fn write_link(listening: &Listening, url: &str) -> Option<LinkFile> {
-    LinkFile::write(listening.port, url).unwrap_or_else(|error| {
+pub(super) fn write_link(port: u16, url: &str) -> Option<LinkFile> {
+    LinkFile::write(port, url).unwrap_or_else(|error| {
         eprintln!("memfrag: the address is kept in no file: {error}");
         None
     })

@@ -2,6 +2,7 @@
 
 use super::args::TraceArgs;
 use super::backend::{self, Backend, Started};
+use super::dashboard::Dashboard;
 use super::progress::Progress;
 use super::tally::Tally;
 use super::walks::Walks;
@@ -9,8 +10,11 @@ use anyhow::{Context, Result};
 use memfrag::capture::launch::{Child, Held, exit_code};
 use memfrag::recording::{Header, Status, Writer};
 use memfrag::report::units;
+use memfrag::server::import;
 use memfrag::target::process;
 use memfrag_common::loss::Counter;
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +24,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const LOOK: Duration = Duration::from_millis(5);
 /// How often counters go into the recording.
 const COUNT: Duration = Duration::from_secs(1);
+/// How long events may wait for the disk while somebody looks.
+const PATIENCE: Duration = Duration::from_millis(100);
 /// How long the command may take to end after Ctrl-C, which it gets too, while it is still traced.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -30,17 +36,15 @@ pub(super) fn run(args: &TraceArgs) -> Result<u8> {
     let Started { backend, mut capture, held, target, notes } = backend::start(args, &mut tally)?;
     let pid = held.as_ref().map_or_else(|| args.pid.first().copied().unwrap_or(0), Held::pid);
     let output = (!args.no_record).then(|| args.output.clone().unwrap_or_else(|| default_name(args, pid)));
-    if let Some(path) = &output {
-        match Writer::create(path, &header(backend, args)) {
-            Ok(writer) => tally.record(writer),
-            Err(error) => {
-                if let Some(held) = held {
-                    held.abandon();
-                }
-                return Err(error.into());
+    let mut dashboard = match record(args, output.as_deref(), &header(backend, args), &mut tally) {
+        Ok(dashboard) => dashboard,
+        Err(error) => {
+            if let Some(held) = held {
+                held.abandon();
             }
+            return Err(error);
         }
-    }
+    };
     let say = |text: &str| {
         if !args.quiet {
             eprintln!("memfrag: {text}");
@@ -79,6 +83,7 @@ pub(super) fn run(args: &TraceArgs) -> Result<u8> {
             last_count = Instant::now();
         }
         progress.show(&tally, begin.elapsed());
+        dashboard.as_mut().map(Dashboard::check);
         if let Some(child) = &mut child {
             status = child.try_wait().context("waiting for the command")?;
             if let Some(status) = status {
@@ -113,6 +118,9 @@ pub(super) fn run(args: &TraceArgs) -> Result<u8> {
     if let Some(path) = output.as_deref().filter(|_| args.json) {
         super::report::print_json(path, None)?;
     }
+    if let Some(dashboard) = dashboard {
+        dashboard.stay(&stop, &say);
+    }
     let status = wait_for(child, status, &say)?;
     match (failure, status) {
         (Some(reason), None) => Err(anyhow::anyhow!("{reason}")),
@@ -122,6 +130,41 @@ pub(super) fn run(args: &TraceArgs) -> Result<u8> {
         }
         (None, status) => Ok(status.unwrap_or(0)),
     }
+}
+
+/// Begins the recording and, if that was asked for, the dashboard that follows it.
+fn record(args: &TraceArgs, output: Option<&Path>, header: &Header, tally: &mut Tally) -> Result<Option<Dashboard>> {
+    let Some(path) = output else {
+        if args.serve.is_none() {
+            return Ok(None);
+        }
+        let file = import::nameless().context("making a file for the dashboard to follow")?;
+        // Opened anew, since who follows it must not be able to write.
+        let read = File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).context("opening that file again")?;
+        let writer = Writer::on(file, Path::new("a file without a name"), header)?;
+        let dashboard = Dashboard::start(args, &read, "live".to_owned())?;
+        tally.record(followed(writer));
+        return Ok(Some(dashboard));
+    };
+    let writer = Writer::create(path, header)?;
+    if args.serve.is_none() {
+        tally.record(writer);
+        return Ok(None);
+    }
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    let dashboard = File::open(path)
+        .with_context(|| format!("opening {} again", path.display()))
+        .and_then(|read| Dashboard::start(args, &read, name))
+        // Nothing is in it, and nothing will be.
+        .inspect_err(|_| drop(std::fs::remove_file(path)))?;
+    tally.record(followed(writer));
+    Ok(Some(dashboard))
+}
+
+/// Somebody looks at what is written, as it is written.
+fn followed(mut writer: Writer) -> Writer {
+    writer.set_patience(PATIENCE);
+    writer
 }
 
 /// Waits for a command that outlives its trace, so that its status can be passed on.
@@ -206,7 +249,7 @@ fn summarize(
 ) -> Result<()> {
     let seconds = end as f64 / 1e9;
     let lost = tally.lost();
-    let summary = if output.is_some() { tally.finish(end, status)? } else { None };
+    let summary = tally.finish(end, status)?;
     let lost = lost + summary.as_ref().map_or(0, |summary| summary.not_recorded);
     let losses = if lost == 0 { "none lost".to_owned() } else { format!("{} LOST", units::count(lost)) };
     say(&format!(

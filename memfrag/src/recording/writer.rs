@@ -94,15 +94,23 @@ impl Writer {
     /// # Errors
     /// When the file cannot be created, or cannot take the header.
     pub fn create(path: &Path, header: &Header) -> Result<Self, RecordingError> {
+        let error = |source| RecordingError::Io { action: "create", path: path.to_path_buf(), source };
+        let file = OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(error)?;
+        // Some file systems know no owners; a recording that is root's is better than none.
+        let _ = give_to_caller_of_sudo(&file);
+        Self::on(file, path, header)
+    }
+
+    /// Begins a recording in an empty file that is open for writing. The path is only what messages call it.
+    ///
+    /// # Errors
+    /// When the file cannot take the header.
+    pub fn on(mut file: File, path: &Path, header: &Header) -> Result<Self, RecordingError> {
         let error = |action| move |source| RecordingError::Io { action, path: path.to_path_buf(), source };
         let start = header.encode(path)?;
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(error("create"))?;
         // It tells who follows the recording that its writer lives. Where the file system knows no locks, they take it
         // for one that was cut short, and still see what comes.
         let _ = file.try_lock();
-        // Some file systems know no owners; a recording that is root's is better than none.
-        let _ = give_to_caller_of_sudo(&file);
         file.append(&start).map_err(error("write the header of"))?;
         Self::with_store(Box::new(file), path, start.len() as u64).map_err(error("start writing"))
     }

@@ -12,6 +12,7 @@
 //! | [`assets`] | the page's files |
 //! | [`download`], [`import`] | recordings out and in |
 //! | [`socket`], [`session`], [`watching`] | a client's connection, the client, and what it watches |
+//! | [`map`] | what a client shows of the heap's map, and how fast it draws |
 //! | [`protocol`] | the messages of `docs/PROTOCOL.md` |
 //! | [`sources`] | the recordings |
 //! | [`source`] | one of them, whether it grows or not |
@@ -29,6 +30,7 @@ pub mod import;
 pub mod limits;
 pub mod link;
 pub mod listen;
+pub mod map;
 pub mod place;
 pub mod player;
 pub mod privilege;
@@ -45,9 +47,9 @@ pub mod watching;
 
 use access::Access;
 use http::Server;
-use listen::Listening;
 use sources::Sources;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use token::Token;
@@ -62,6 +64,10 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// How the server serves.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// The port of the sockets.
+    pub port: u16,
+    /// The address that the server was told to listen on, if others can reach it.
+    pub exposed: Option<IpAddr>,
     /// Names that it answers to beside those of this machine.
     pub allow_hosts: Vec<String>,
     /// Largest recording that may be imported.
@@ -70,19 +76,19 @@ pub struct Options {
     pub token: Token,
 }
 
-/// Serves until `ending` turns true, or its sender has gone.
+/// Serves on sockets that listen, until `ending` turns true or its sender has gone.
 ///
 /// # Errors
 /// When the system has no threads or cannot take the sockets.
 pub fn run(
-    listening: Listening,
+    sockets: Vec<std::net::TcpListener>,
     sources: Sources,
     options: Options,
     mut ending: watch::Receiver<bool>,
 ) -> io::Result<()> {
     // Read from now on, and kept while nobody watches, so that the first page need not wait.
     let _first = sources.stage(0).transpose()?;
-    let access = Access::new(listening.port, listening.exposed, &options.allow_hosts, options.token);
+    let access = Access::new(options.port, options.exposed, &options.allow_hosts, options.token);
     let (stop, stopping) = watch::channel(false);
     let server = Arc::new(Server::new(access, Arc::new(sources), options.import_bytes, stopping));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -92,7 +98,7 @@ pub fn run(
         .build()?;
     runtime.block_on(async {
         let connections = limits::Places::new(limits::CONNECTIONS);
-        for socket in listening.sockets {
+        for socket in sockets {
             let listener = TcpListener::from_std(socket)?;
             tokio::spawn(http::listen(listener, Arc::clone(&server), connections.clone()));
         }

@@ -1,42 +1,16 @@
 //! The messages of `docs/PROTOCOL.md`: what clients may say, read strictly, and what they are told.
 
 use super::player::Command;
+use super::tiles::{Level, Mode, ViewRequest};
 use crate::report::model::Allocator;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::ops::{Range, RangeInclusive};
 
 /// The protocol's version, as `hello` tells it.
 pub const VERSION: u32 = 1;
-/// Cells of a tile.
-pub const TILE_CELLS: u64 = 4096;
-/// Levels of the map: cells of 16 B to 16 TiB.
-pub const LEVELS: RangeInclusive<i8> = -4..=16;
-/// Tiles of a view.
-pub const VIEW_TILES: u64 = 4096;
 /// Frames of the map in a second.
 pub const MOST_HZ: f64 = 30.0;
-
-/// What a cell says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// How full it is with live blocks.
-    Occupancy,
-    /// How often it was used lately.
-    Heat,
-    /// How long ago it was allocated.
-    Age,
-    /// How much of what is resident is not live.
-    Resident,
-    /// Which call site has most of it.
-    Site,
-    /// Which thread has most of it.
-    Thread,
-    /// Which size class has most of it.
-    Size,
-}
 
 /// What the cursor of a client is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -48,51 +22,13 @@ pub struct Watch {
     pub pid: u32,
 }
 
-/// The part of the map that a client shows.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// The part of the map that a client shows, and how often.
+#[derive(Clone, Debug, PartialEq)]
 pub struct View {
-    /// Its number, one more each time.
-    pub view: u16,
-    /// What cells say.
-    pub mode: Mode,
-    /// How large they are.
-    pub level: i8,
-    /// First tile and number of tiles of each stretch.
-    pub tiles: Vec<(u64, u64)>,
+    /// The cells.
+    pub request: ViewRequest,
     /// Frames wanted in a second.
     pub hz: f64,
-}
-
-impl View {
-    /// Bytes of a cell at a level.
-    pub fn cell_bytes(level: i8) -> u64 {
-        let shift = 12 + 2 * i32::from(level);
-        1 << shift
-    }
-
-    /// The tiles as numbers.
-    pub fn stretches(&self) -> impl Iterator<Item = Range<u64>> {
-        self.tiles.iter().map(|&(first, count)| first..first + count)
-    }
-
-    /// What is wrong with it.
-    fn problem(&self) -> Option<&'static str> {
-        if !LEVELS.contains(&self.level) {
-            return Some("levels are -4 to 16");
-        }
-        if !(self.hz > 0.0 && self.hz <= MOST_HZ) {
-            return Some("hz is above 0 and at most 30");
-        }
-        // The number of the last tile of a 64-bit address space.
-        let last = u64::MAX / Self::cell_bytes(self.level) / TILE_CELLS;
-        let inside = |&(first, count): &(u64, u64)| count > 0 && first <= last && count - 1 <= last - first;
-        if !self.tiles.iter().all(inside) {
-            return Some("tiles are outside of the address space");
-        }
-        let tiles = self.tiles.iter().try_fold(0_u64, |sum, &(_, count)| sum.checked_add(count));
-        tiles.is_none_or(|tiles| tiles > VIEW_TILES).then_some("a view has at most 4096 tiles")
-    }
 }
 
 /// A question.
@@ -145,16 +81,34 @@ impl Inbound {
         let kind = kind.as_ref().and_then(Value::as_str).ok_or_else(|| wrong("type is missing".to_owned()))?;
         match kind {
             "watch" => take(fields).map(Self::Watch),
-            "view" => {
-                let view: View = take(fields)?;
-                view.problem().map_or(Ok(Self::View(view)), |problem| Err(wrong(problem.to_owned())))
-            }
+            "view" => view(fields).map(Self::View),
             "ack" => take(fields).map(|Ack { seq }| Self::Ack { seq }),
             "cursor" => command(fields).map(Self::Cursor),
             "query" => query(fields).map(Self::Query),
             other => Err(wrong(format!("there is no type {:?}", shortened(other)))),
         }
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawView {
+    view: u16,
+    mode: String,
+    level: i8,
+    tiles: Vec<(u64, u32)>,
+    hz: f64,
+}
+
+fn view(fields: Map<String, Value>) -> Result<View, Unreadable> {
+    let wrong = |message: &str| Unreadable { id: None, message: message.to_owned() };
+    let RawView { view, mode, level, tiles, hz } = take(fields)?;
+    let mode = Mode::from_name(&mode).ok_or_else(|| wrong("there is no such mode"))?;
+    let level = Level::new(level).ok_or_else(|| wrong("there is no such level"))?;
+    if !(hz > 0.0 && hz <= MOST_HZ) {
+        return Err(wrong("hz is above 0 and at most 30"));
+    }
+    Ok(View { request: ViewRequest { view, mode, level, tiles }, hz })
 }
 
 #[derive(Deserialize)]
@@ -223,11 +177,6 @@ fn shortened(text: &str) -> String {
     text.chars().take(200).collect()
 }
 
-/// An address as text: JSON numbers end at 2⁵³.
-pub fn address(address: u64) -> String {
-    format!("{address:#x}")
-}
-
 /// How a cursor moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -245,7 +194,7 @@ pub enum State {
 /// How urgent a notice is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Level {
+pub enum Urgency {
     /// Good to know.
     Info,
     /// Something is not as it should be.
@@ -308,6 +257,14 @@ impl Process {
     }
 }
 
+/// What a cell of a class has as its value, and what the class is called.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the fields are those of docs/PROTOCOL.md")]
+pub struct NamedClass {
+    pub value: u8,
+    pub label: String,
+}
+
 /// Something that a client is told.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
@@ -317,7 +274,8 @@ pub enum Outbound {
     Sources { sources: Vec<super::sources::About> },
     Processes { source: usize, processes: Vec<Process> },
     Status(Status),
-    Notice { level: Level, text: String },
+    Palette { mode: &'static str, classes: Vec<NamedClass> },
+    Notice { level: Urgency, text: String },
     Reply { id: u64, result: Value },
     Error { id: Option<u64>, message: String },
 }
@@ -360,8 +318,9 @@ mod tests {
         assert_eq!((query.id, query.kind.as_str()), (3, "at"));
         assert_eq!(query.parameters["address"], "0x10");
         let view = view(r#"{"type":"view","view":9,"mode":"heat","level":-4,"tiles":[[5,2],[9,1]],"hz":30}"#).unwrap();
-        assert_eq!((view.view, view.mode, view.level), (9, Mode::Heat, -4));
-        assert_eq!(view.stretches().collect::<Vec<_>>(), [5..7, 9..10]);
+        let level = Level::new(-4).unwrap();
+        assert_eq!(view.request, ViewRequest { view: 9, mode: Mode::Heat, level, tiles: vec![(5, 2), (9, 1)] });
+        assert!((view.hz - 30.0).abs() < f64::EPSILON);
     }
 
     #[test]
@@ -400,27 +359,19 @@ mod tests {
 
     #[test]
     fn views_stay_within_bounds() {
-        let of = |level: i64, tiles: &str, hz: &str| {
-            view(&format!(r#"{{"type":"view","view":1,"mode":"site","level":{level},"tiles":{tiles},"hz":{hz}}}"#))
+        let of = |level: i64, mode: &str, tiles: &str, hz: &str| {
+            view(&format!(r#"{{"type":"view","view":1,"mode":"{mode}","level":{level},"tiles":{tiles},"hz":{hz}}}"#))
         };
-        assert!(of(0, "[]", "1").is_ok());
-        assert!(of(0, "[[0,4096]]", "0.5").is_ok());
-        assert!(of(0, "[[0,4000],[5000,97]]", "1").is_err());
-        assert!(of(0, "[[0,18446744073709551615],[0,18446744073709551615]]", "1").is_err());
-        assert!(of(0, "[[0,0]]", "1").is_err());
-        assert!(of(0, &format!("[[{},1]]", (1_u64 << 40) - 1), "1").is_ok());
-        assert!(of(0, &format!("[[{},2]]", (1_u64 << 40) - 1), "1").is_err());
-        assert!(of(0, &format!("[[{},1]]", 1_u64 << 40), "1").is_err());
-        assert!(of(-4, &format!("[[{},1]]", (1_u64 << 48) - 1), "1").is_ok());
-        assert!(of(16, "[[255,1]]", "1").is_ok() && of(16, "[[256,1]]", "1").is_err());
-        assert!(of(17, "[]", "1").is_err() && of(-5, "[]", "1").is_err() && of(300, "[]", "1").is_err());
-        assert!(of(0, "[]", "31").is_err() && of(0, "[]", "0").is_err() && of(0, "[]", "-1").is_err());
-    }
-
-    #[test]
-    fn cells_have_the_sizes_of_the_protocol() {
-        let sizes = [16, 64, 256, 1024, 4096, 16 << 10];
-        assert_eq!((-4..=1).map(View::cell_bytes).collect::<Vec<_>>(), sizes);
+        assert!(of(0, "site", "[]", "0.5").is_ok() && of(-4, "heat", "[[1,2]]", "30").is_ok());
+        assert!(of(0, "colour", "[]", "1").is_err());
+        assert!(of(99, "site", "[]", "1").is_err() && of(-5, "site", "[]", "1").is_err());
+        assert!(of(300, "site", "[]", "1").is_err());
+        for tiles in ["[1]", "[[1]]", "[[1,2,3]]", "[[-1,1]]", "[[1,4294967296]]", "[[18446744073709551616,1]]", "{}"] {
+            assert!(of(0, "site", tiles, "1").is_err(), "{tiles}");
+        }
+        for hz in ["31", "0", "-1", "1e400", "null"] {
+            assert!(of(0, "site", "[]", hz).is_err(), "{hz}");
+        }
     }
 
     proptest! {
@@ -436,24 +387,6 @@ mod tests {
             value in "-?[0-9]{1,25}|[0-9]e[0-9]{1,3}|\"[a-z]{0,8}\"|\\[\\[[0-9]{1,20},[0-9]{1,20}\\]\\]|null|true|\\{\\}",
         ) {
             let _ = Inbound::parse(&format!("{{\"type\":\"{kind}\",\"{name}\":{value}}}"));
-        }
-
-        #[test]
-        fn any_tiles_are_within_the_address_space(
-            level in -4..=16_i8,
-            tiles in proptest::collection::vec((any::<u64>(), any::<u64>()), 0..4),
-            shift in 0..64_u32,
-        ) {
-            let tiles: Vec<(u64, u64)> = tiles.iter().map(|&(first, count)| (first >> shift, count >> shift)).collect();
-            let view = View { view: 1, mode: Mode::Heat, level, tiles, hz: 1.0 };
-            if view.problem().is_none() {
-                let tiles: u128 = view.stretches().map(|stretch| u128::from(stretch.end - stretch.start)).sum();
-                prop_assert!(tiles <= u128::from(VIEW_TILES));
-                for stretch in view.stretches() {
-                    let end = u128::from(stretch.end) * u128::from(View::cell_bytes(level) * TILE_CELLS);
-                    prop_assert!(end <= 1 << 64);
-                }
-            }
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use super::http::Server;
 use super::limits::Place;
+use super::map::Map;
 use super::protocol::{self, Inbound, Outbound, Unreadable};
 use super::sources::About;
 use super::watching::Watching;
@@ -80,6 +81,7 @@ struct Client<'a> {
     server: &'a Server,
     line: Line,
     watching: Watching,
+    map: Map,
     sources: Vec<About>,
     more_sources: watch::Receiver<u64>,
     /// Its processes as the client knows them, and when it was told.
@@ -99,16 +101,16 @@ impl<'a> Client<'a> {
         let watching = match Watching::new(&server.sources, 0, 0) {
             Ok(watching) => watching,
             Err(text) => {
-                line.tell(&Outbound::Notice { level: protocol::Level::Error, text })?;
+                line.tell(&Outbound::Notice { level: protocol::Urgency::Error, text })?;
                 return Err(Gone);
             }
         };
         let status_due = Instant::now();
-        Ok(Self { server, line, watching, sources, more_sources, processes: None, status_due })
+        Ok(Self { server, line, watching, map: Map::default(), sources, more_sources, processes: None, status_due })
     }
 
     fn next_due(&self) -> Instant {
-        self.status_due
+        self.map.next_due().map_or(self.status_due, |due| due.min(self.status_due))
     }
 
     /// Does what the client wishes.
@@ -137,7 +139,8 @@ impl<'a> Client<'a> {
                 self.watching.command(&self.server.sources, &self.server.stages, command)?;
                 self.status_due = Instant::now();
             }
-            Inbound::View(_) | Inbound::Ack { .. } => {}
+            Inbound::View(view) => self.map.set_view(&view)?,
+            Inbound::Ack { seq } => self.map.acknowledged(seq),
             Inbound::Query(query) => return Err(format!("there is no query {:?}", query.kind)),
         }
         Ok(())
@@ -148,9 +151,15 @@ impl<'a> Client<'a> {
         if now >= self.status_due {
             self.tell_sources()?;
             self.tell_processes(now)?;
-            let status = self.watching.status(self.server.clients.taken());
+            let status = self.watching.status(self.server.clients.taken(), self.map.rates(now));
             self.line.tell(&Outbound::Status(status))?;
             self.status_due = now + STATUS;
+        }
+        if let Some(drawn) = self.map.draw(&self.watching, now) {
+            if let Some(palette) = drawn.palette {
+                self.line.tell(&palette)?;
+            }
+            self.line.send(Message::binary(drawn.frame))?;
         }
         Ok(())
     }

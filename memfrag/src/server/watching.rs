@@ -35,6 +35,11 @@ impl Watching {
         self.source
     }
 
+    /// The process; 0 while it is not known which.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Watches another process, at the same moment.
     pub fn choose(&mut self, pid: u32) {
         self.pid = pid;
@@ -80,7 +85,7 @@ impl Watching {
     }
 
     /// Where the cursor stands, and what is there.
-    pub fn status(&self, clients: usize) -> Status {
+    pub fn status(&self, clients: usize, (hz, hz_wanted): (f64, f64)) -> Status {
         self.stage.with(|player| {
             let at = player.status();
             let heaps = player.heaps();
@@ -111,8 +116,8 @@ impl Watching {
                 taken_bytes: heap.map_or(0, heap::Heap::taken_bytes),
                 peak_bytes: heap.map_or(0, |heap| heap.peak().live.bytes),
                 rss_bytes: process.and_then(|process| process.memory()).map(|memory| memory.rss),
-                hz: 0.0,
-                hz_wanted: 0.0,
+                hz,
+                hz_wanted,
                 clients,
                 progress: at.progress,
             }
