@@ -8,6 +8,7 @@ mod attach;
 mod bad_input;
 mod blame;
 mod crash;
+mod dashboard;
 mod endings;
 mod heap_bad_input;
 mod heap_walk;

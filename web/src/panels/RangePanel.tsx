@@ -77,7 +77,7 @@ function Class({ label, what, amount }: { label: string; what: string; amount: A
     return (
         <div title={what}>
             <dt>{label}</dt>
-            <dd>{bytes(amount.bytes)}</dd>
+            <dd title={`${amount.bytes} B`}>{bytes(amount.bytes)}</dd>
             <dd class="muted">{count(amount.blocks)} blocks</dd>
             <dd class="muted what">{what}</dd>
         </div>

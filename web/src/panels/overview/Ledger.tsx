@@ -31,7 +31,7 @@ export function Ledger({ ledger }: { ledger: Counted }) {
                     {lines.map((name) => (
                         <tr key={name}>
                             <th scope="row"><i class={`key ${name}`} aria-hidden="true" /><Term of={name} /></th>
-                            <td class="num">{bytes(ledger[name])}</td>
+                            <td class="num" title={`${ledger[name]} B`}>{bytes(ledger[name])}</td>
                             <td class="num muted">{percent(ledger[name] / Math.max(1, ledger.rss))}</td>
                             <td class="muted">{aside(name, ledger)}</td>
                         </tr>

@@ -48,29 +48,34 @@ function Numbers({ process }: { process: ProcessReport }) {
         <dl class="numbers">
             <div>
                 <dt><Term of="live_bytes">Live</Term></dt>
-                <dd>{bytes(end.requested_bytes)}</dd>
+                <dd title={exact(end.requested_bytes)}>{bytes(end.requested_bytes)}</dd>
                 <dd class="muted">{count(end.live_blocks)} blocks</dd>
             </div>
             <div>
                 <dt><Term of="resident">RSS</Term></dt>
-                <dd>{bytes(end.rss_bytes)}</dd>
+                <dd title={exact(end.rss_bytes)}>{bytes(end.rss_bytes)}</dd>
                 <dd class="muted">{end.rss_at_ns === null ? "not read yet" : `read ${duration(Math.max(0, cursorNs.value - end.rss_at_ns))} ago`}</dd>
             </div>
             <div class="gap">
                 <dt><Term of="gap">RSS − live</Term></dt>
-                <dd>{bytes(gap)}</dd>
+                <dd title={exact(gap)}>{bytes(gap)}</dd>
                 <dd class="muted">{gap === null || !end.rss_bytes ? "" : `${percent(gap / end.rss_bytes)} of RSS`}</dd>
             </div>
             <div>
                 <dt><Term of="peak">Peak live</Term></dt>
-                <dd>{bytes(peak.requested_bytes)}</dd>
+                <dd title={exact(peak.requested_bytes)}>{bytes(peak.requested_bytes)}</dd>
                 <dd><button type="button" class="link" onClick={() => cursor.seek(peak.at_ns)}>at {moment(peak.at_ns)}</button></dd>
             </div>
             <div>
                 <dt>Allocated</dt>
-                <dd>{bytes(totals.requested_bytes)}</dd>
+                <dd title={exact(totals.requested_bytes)}>{bytes(totals.requested_bytes)}</dd>
                 <dd class="muted">{count(totals.allocations)} + {count(totals.reallocations)} re</dd>
             </div>
         </dl>
     );
+}
+
+/** To the byte, for who points at it. */
+function exact(value: number | null): string {
+    return value === null ? "" : `${value} B`;
 }
