@@ -81,6 +81,8 @@ export interface Status {
     hz: number;
     hz_wanted: number;
     clients: number;
+    /** How much of the way to its place the cursor has gone, 0 to 1. */
+    progress?: number;
 }
 
 export type RegionKind = "brk" | "mapped" | "arena" | "other";

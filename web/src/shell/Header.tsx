@@ -53,6 +53,9 @@ function Badge() {
     const open = connection.value.state === "open";
     if (!open) return <span class="badge lost" role="status">OFFLINE</span>;
     if (!now) return null;
+    const progress = now.progress ?? 1;
+    // A recording that is being read, or a place far away: what is shown is not there yet.
+    if (progress < 1 && now.state !== "playing") return <span class="badge paused" role="status">{now.state === "live" ? "READING" : "SEEKING"} {Math.floor(progress * 100)} %</span>;
     if (now.state === "live") return <span class="badge live" role="status">LIVE</span>;
     const growing = source.value?.growing ?? false;
     const word = now.state === "playing" ? `REPLAY ${speed.value === 0 ? "max" : `${now.speed}×`}` : now.state === "paused" ? "PAUSED" : "ENDED";

@@ -23,11 +23,14 @@ const PATIENCE = 500;
 
 let token: string | null = null;
 let wanted: Wanted = { source: null, pid: null, at: null };
+/** Whether nobody has chosen a process: then it may change while the recording is still being read. */
+let free = true;
 
 /** Connects, and stays connected. */
 export function connect(client: Client, url: string, withToken: string, look: Look): Client {
     token = withToken;
     wanted = { source: look.source, pid: look.pid, at: look.at };
+    free = look.pid === null;
     client.onLink(linkChanged);
     client.onMessage(take);
     client.onMalformed((message) => note("warning", `A map frame could not be read: ${message}`));
@@ -92,21 +95,30 @@ function greet(known: number[]): void {
     if (source !== wanted.source) wanted = { source, pid: null, at: null };
     const pid = wanted.pid ?? processes.value.get(source)?.[0]?.pid;
     watched.value = null;
-    if (pid !== undefined) return watch(source, pid, wanted.at);
+    if (pid !== undefined) return show(source, pid, wanted.at);
     // A server that does not tell its processes by itself does when it is asked for any.
     setTimeout(() => { if (watched.value === null) link.value?.watch(source, ANY); }, PATIENCE);
 }
 
 /** Once the processes of a source are known: the one that is wanted, else the one that holds most. */
 function choose(source: number, list: Process[]): void {
-    if (watched.value && (watched.value.source !== source || list.some((one) => one.pid === watched.value?.pid))) return;
     if (wanted.source !== null && wanted.source !== source) return;
-    const pick = list.find((one) => one.pid === wanted.pid) ?? largest(list);
-    if (pick) watch(source, pick.pid, wanted.at);
+    const now = watched.value;
+    const there = now?.source === source && list.some((one) => one.pid === now.pid);
+    // The server's first list may be of the beginning of a recording that it is still reading.
+    const reading = (status.value?.progress ?? 1) < 1;
+    if (there && !(free && reading)) return;
+    const pick = list.find((one) => one.pid === wanted.pid && !free) ?? largest(list);
+    if (pick && !(there && pick.pid === now?.pid)) show(source, pick.pid, wanted.at);
 }
 
 /** Looks at a process of a source from now on, at a moment when one is given. */
 export function watch(source: number, pid: number, at: number | null = null): void {
+    free = false;
+    show(source, pid, at);
+}
+
+function show(source: number, pid: number, at: number | null): void {
     batch(() => {
         watched.value = { source, pid };
         wanted = { source, pid, at: null };
@@ -120,6 +132,7 @@ export function watchSource(source: number): void {
     const known = largest(processes.value.get(source) ?? []);
     if (known) return watch(source, known.pid);
     wanted = { source, pid: null, at: null };
+    free = true;
     watched.value = null;
     link.value?.watch(source, ANY);
 }
