@@ -17,7 +17,7 @@ export function Legend({ model }: { model: MapModel }) {
                 </button>
             )}
             {entries.map((entry) => (
-                <Entry key={entry.label} entry={entry} model={model} />
+                <Entry key={`${entry.value} ${entry.label}`} entry={entry} model={model} />
             ))}
             {CLASS_MODES.includes(mode) && entries.length < 3 && <span class="map-note">no classes yet</span>}
             <span class="map-hint">wheel zooms · drag pans · click pins · double-click shows all</span>

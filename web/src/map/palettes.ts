@@ -74,6 +74,11 @@ function share(mode: Mode, value: number): number | null {
     }
 }
 
+/** How many classes the values of a palette have room for: those of sizes stand for a size each, whether it occurs or not. */
+export function spread(classes: readonly PaletteClass[]): number {
+    return classes.reduce((most, { value }) => Math.max(most, value - 1), 0);
+}
+
 function classColour(mode: Mode, theme: Theme, value: number, classes: number): Rgb {
     const rank = value - 2;
     if (mode === "size") return scale(SCALES.size[theme], classes < 2 ? 1 : rank / (classes - 1));
@@ -86,7 +91,7 @@ function classColour(mode: Mode, theme: Theme, value: number, classes: number): 
     return mix(base, round % 2 === 1 ? [255, 255, 255] : [0, 0, 0], far);
 }
 
-/** The colour of a cell value. `classes` is how many classes the palette of the mode has. */
+/** The colour of a cell value. `classes` is the [spread] of the mode's palette. */
 export function cellColour(mode: Mode, theme: Theme, value: number, classes: number): Rgb {
     if (value === 0) return parseHex(EMPTY[theme]);
     const on = share(mode, value);
@@ -164,7 +169,7 @@ export function legend(mode: Mode, theme: Theme, classes: readonly PaletteClass[
         default: {
             const named = classes.filter((c) => c.value >= 2);
             const rows = named.slice(0, most).map((c) => ({
-                colours: [formatRgb(cellColour(mode, theme, c.value, named.length))],
+                colours: [formatRgb(cellColour(mode, theme, c.value, spread(classes)))],
                 label: c.label,
                 value: c.value,
             }));

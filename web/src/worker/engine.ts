@@ -2,10 +2,9 @@
 // with the screen. It knows nothing of the page, so that it runs on the page's own thread where it must.
 import { spans, type Span } from "../map/axis";
 import { geometry, type Geometry } from "../map/geometry";
-import { FREED_STRIPES, lookup } from "../map/palettes";
+import { FREED_STRIPES, lookup, spread } from "../map/palettes";
 import {
     CELLS_PER_TILE,
-    CLASS_MODES,
     decodeFrame,
     MAX_VIEW_TILES,
     type Mode,
@@ -256,7 +255,7 @@ export class Engine {
 
     private look(scene: Scene): Look {
         const mode = this.cells.mode;
-        const classes = CLASS_MODES.includes(mode) ? (this.classes.get(mode) ?? []).filter((c) => c.value >= 2).length : 0;
+        const classes = spread(this.classes.get(mode) ?? []);
         const highlight = mode === scene.mode ? scene.highlight : null;
         const key = `${mode} ${scene.theme} ${classes} ${highlight?.join() ?? "-"}`;
         if (this.table.key !== key) {
