@@ -49,7 +49,7 @@ export function Toolbar({ model, table, onTable }: ToolbarProps) {
                     −
                 </button>
                 <span class="map-scale" title={`A cell is drawn ${square}`}>
-                    {row === null ? "" : `row = ${roundBytes(row)}, `}cell = {roundBytes(cell)}
+                    {model.spans.value.length > 0 && `${row === null ? "" : `row = ${roundBytes(row)}, `}cell = ${roundBytes(cell)}`}
                 </span>
                 <button type="button" title="Zoom in (W or +)" aria-label="Zoom in" onClick={() => model.zoomBy(1, ...centre())}>
                     +
