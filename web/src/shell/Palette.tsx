@@ -2,6 +2,7 @@
 
 import { useSignal } from "@preact/signals";
 import { COMMANDS, keyLabel, matching, type Command } from "../store/commands";
+import { version } from "../store/session";
 import { overlay } from "../store/view";
 import { Dialog } from "./Dialog";
 
@@ -80,7 +81,7 @@ export function Help() {
                 <Gestures title="On the map" list={MAP} />
                 <Gestures title="On the timeline" list={TIMELINE} />
             </div>
-            <p class="muted">Every underlined name explains itself when pressed: what it is, how it is made, what to do.</p>
+            <p class="muted">Every underlined name explains itself when pressed: what it is, how it is made, what to do.{version.value ? ` This is memfrag ${version.value}.` : ""}</p>
         </Dialog>
     );
 }

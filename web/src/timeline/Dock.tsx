@@ -1,6 +1,7 @@
 // The timeline, always on screen: transport, lines, readout.
 
 import { useComputed, useSignal, useSignalEffect } from "@preact/signals";
+import { useEffect } from "preact/hooks";
 import { brief, bytes, moment, percent } from "../format";
 import type { Series } from "../protocol";
 import { useQuery } from "../store/query";
@@ -16,6 +17,9 @@ const REFRESH = 1000;
 
 export function Dock() {
     const pointed = useSignal<Pointed | null>(null);
+    const shown = source.value?.source;
+    // Another recording has other times.
+    useEffect(() => { zoom.value = null; }, [shown]);
     const until = useEnd();
     const span = zoom.value ?? { from: 0, to: Math.max(1, until) };
     const answer = useQuery("series", { from_ns: span.from, to_ns: span.to, points: POINTS }, { follows: false, late: true });
