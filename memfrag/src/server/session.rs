@@ -63,7 +63,8 @@ impl Session {
         let line = Line(to_client);
         let Ok(mut client) = Client::greet(&self.server, line) else { return };
         loop {
-            let next = runtime.block_on(timeout_at(client.next_due(), inbound.recv()));
+            // The timer is made within the runtime: this thread is none of its own.
+            let next = runtime.block_on(async { timeout_at(client.next_due(), inbound.recv()).await });
             let told = match next {
                 Ok(None) => return,
                 Ok(Some(text)) => client.take(&text),
