@@ -53,8 +53,16 @@ test("the process that holds most is looked at first", () => {
     server.say({ type: "processes", source: 0, processes: [one(1, 10), one(2, 500), one(3, 20)] });
     assert.deepEqual(server.sent, [{ type: "watch", source: 0, pid: 2 }]);
     assert.equal(process.value?.pid, 2);
-    server.say({ type: "processes", source: 0, processes: [one(1, 9999), one(2, 500)] });
-    assert.equal(server.sent.length, 1, "who grows later does not take the place");
+    server.say(state(2, "live", 5, { progress: 0.4 }));
+    server.say({ type: "processes", source: 0, processes: [one(1, 10), one(2, 500), one(4, 900)] });
+    assert.deepEqual(server.sent.slice(1), [{ type: "watch", source: 0, pid: 4 }], "while the recording is being read, the largest may be another");
+    server.say(state(4, "live", 5, { progress: 1 }));
+    server.say({ type: "processes", source: 0, processes: [one(1, 10), one(4, 900)] });
+    server.say({ type: "processes", source: 0, processes: [one(1, 9999), one(4, 900)] });
+    assert.equal(server.sent.length, 2, "who grows later does not take the place");
+    watch(0, 1);
+    server.say({ type: "processes", source: 0, processes: [one(1, 1), one(4, 900)] });
+    assert.equal(server.sent.length, 3, "nor that of one that was chosen");
 });
 
 test("a link decides over source, process and moment, as far as these are there", () => {

@@ -105,10 +105,10 @@ function choose(source: number, list: Process[]): void {
     if (wanted.source !== null && wanted.source !== source) return;
     const now = watched.value;
     const there = now?.source === source && list.some((one) => one.pid === now.pid);
-    // The server's first list may be of the beginning of a recording that it is still reading.
-    const reading = (status.value?.progress ?? 1) < 1;
-    if (there && !(free && reading)) return;
+    if (there && !free) return;
     const pick = list.find((one) => one.pid === wanted.pid && !free) ?? largest(list);
+    // The first list may be of the beginning of a recording that the server is still reading.
+    if (status.value !== null && (status.value.progress ?? 1) >= 1) free = false;
     if (pick && !(there && pick.pid === now?.pid)) show(source, pick.pid, wanted.at);
 }
 
