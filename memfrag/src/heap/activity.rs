@@ -450,3 +450,6 @@ fn touched(footprint: Footprint, block: &Block) -> (impl Iterator<Item = u64> + 
         ((first..second).chain(last..behind), second..last)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -395,6 +395,11 @@ impl Blocks {
         if start < end { self.by_address_within(start..=end - 1) } else { ByAddress::new(0..=0, Vec::new()) }
     }
 
+    /// As [`Self::range`], the last address included.
+    pub(crate) fn within(&self, addresses: RangeInclusive<u64>) -> ByAddress<'_> {
+        self.by_address_within(addresses)
+    }
+
     fn by_address_within(&self, within: RangeInclusive<u64>) -> ByAddress<'_> {
         let (first, last) = (within.start() >> (REGION_BITS + SPAN_BITS), within.end() >> (REGION_BITS + SPAN_BITS));
         let mut spans: Vec<(u64, &Span)> = if last - first < self.spans.len() as u64 {

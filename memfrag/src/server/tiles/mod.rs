@@ -10,6 +10,7 @@
 //! | `blocks`, `sweep`, `palette` | cells that come from the blocks themselves, and classes of blocks |
 //! | `kept` | what was worked out for tables of 2 MiB, until they change |
 //! | `code` | the binary frame |
+//! | `regions` | the ranges of address space in which the heap lies |
 //!
 //! Nothing here asks for the heap to stand still between two frames: whoever holds it calls [`Canvas::frame`] under his
 //! lock.
@@ -23,9 +24,13 @@ mod measure;
 mod mode;
 mod pages;
 mod palette;
+mod regions;
 mod scene;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 pub use canvas::{Canvas, Frame, MAX_TILES, ViewError, ViewRequest};
 pub use mode::{Level, Mode, TILE_CELLS};
 pub use palette::Class;
+pub use regions::{Kind, MAX_REGIONS, Region, Regions, regions};

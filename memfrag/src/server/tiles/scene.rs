@@ -1,6 +1,7 @@
 //! What a frame is drawn from: a heap and the resident pages, made ready for questions about parts of them.
 
 use super::mode::Mode;
+use super::regions::united;
 use crate::analysis::ResidentPages;
 use crate::heap::{Activity, Block, Heap, PageActivity, Record, TABLE_PAGES, Tick, cooled};
 use crate::target::residency::PAGE;
@@ -102,7 +103,7 @@ impl<'a> Scene<'a> {
             time,
             now,
             tables,
-            filled: joined(filled),
+            filled: united(filled),
             segments,
             large_ends: large_ends.collect(),
             large,
@@ -209,19 +210,6 @@ fn set(bits: &mut Bits, range: Range<u64>) {
             *bits |= (u64::MAX >> (64 - (end - start))) << start;
         }
     }
-}
-
-/// Ranges without overlaps.
-fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
-    ranges.sort_unstable_by_key(|range| range.start);
-    ranges.dedup_by(|next, last| {
-        let joins = next.start <= last.end;
-        if joins {
-            last.end = last.end.max(next.end);
-        }
-        joins
-    });
-    ranges
 }
 
 /// Cuts spans that may overlap into segments that do not.
