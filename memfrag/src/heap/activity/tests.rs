@@ -44,12 +44,13 @@ fn heat_halves_every_four_seconds() {
     for at in 0..8 {
         alloc(&mut heaps, 1000 * MS, 0x10_0000 + at * 16, 16);
     }
-    let heat = |heaps: &Heaps, ms: u64| page(activity(heaps), 0x100, Tick::at(ms * MS)).0;
-    assert_eq!([1000, 5000, 9000, 21_000].map(|ms| heat(&heaps, ms)), [8.0, 4.0, 2.0, 0.25]);
+    // In hundredths.
+    let heat = |heaps: &Heaps, ms: u64| (page(activity(heaps), 0x100, Tick::at(ms * MS)).0 * 100.0).round() as i64;
+    assert_eq!([1000, 5000, 9000, 21_000].map(|ms| heat(&heaps, ms)), [800, 400, 200, 25]);
     free(&mut heaps, 9000 * MS, 0x10_0000);
-    assert_eq!([9000, 13_000].map(|ms| heat(&heaps, ms)), [3.0, 1.5]);
+    assert_eq!([9000, 13_000].map(|ms| heat(&heaps, ms)), [300, 150]);
     // However long ago: it was used.
-    assert!(heat(&heaps, 4_000_000_000) > 0.0);
+    assert!(page(activity(&heaps), 0x100, Tick::at(4_000_000_000 * MS)).0 > 0.0);
 }
 
 #[test]
@@ -253,7 +254,9 @@ proptest! {
             }
         }
         let mut slots: BTreeMap<u64, u64> = BTreeMap::new();
-        live.iter().for_each(|(&addr, of)| *slots.entry(addr >> SLOT_BITS).or_default() += of.0);
+        for (&addr, of) in &live {
+            *slots.entry(addr >> SLOT_BITS).or_default() += of.0;
+        }
         let told = activity.slots().filter(|(_, amount)| amount.blocks > 0).map(|(slot, amount)| (slot, amount.bytes));
         prop_assert_eq!(told.collect::<BTreeMap<_, _>>(), slots);
         let threads: BTreeMap<u32, u64> = activity.classes().threads().map(|(tid, amount)| (tid, amount.blocks)).collect();

@@ -127,7 +127,9 @@ pub fn regions(heap: &Heap, look: Option<&Residency>) -> Vec<Region> {
     count(heap, &slots, &mut regions);
     if let Some(look) = look {
         let resident = ResidentPages::new(look);
-        regions.iter_mut().for_each(|region| region.resident_bytes = resident.bytes_in(region.range.clone()));
+        for region in &mut regions {
+            region.resident_bytes = resident.bytes_in(region.range.clone());
+        }
     }
     regions
 }

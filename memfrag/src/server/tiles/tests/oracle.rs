@@ -45,7 +45,7 @@ impl World {
         self.heaps.heap(&self.heaps.processes()[0])
     }
 
-    pub(super) fn alloc(&mut self, addr: u64, size: u64, tid: u32, site: u64) {
+    pub(super) fn alloc(&mut self, addr: u64, size: u64, tid: u32, caller: u64) {
         let taken = self.footprint.of(addr, size);
         let overlaps = |(&other, known): (&u64, &Known)| {
             let other = self.footprint.of(other, known.size);
@@ -54,9 +54,9 @@ impl World {
         if taken.is_empty() || self.live.iter().any(overlaps) {
             return;
         }
-        let op = Op::Alloc { function: Function::Malloc, align_log2: 0, addr, size, site, stack: 0 };
+        let op = Op::Alloc { function: Function::Malloc, align_log2: 0, addr, size, site: caller, stack: 0 };
         self.heaps.apply(&Event { time: self.now, pid: 1, tid, op });
-        self.live.insert(addr, Known { size, time: self.now, tid, site });
+        self.live.insert(addr, Known { size, time: self.now, tid, site: caller });
         self.log.push((self.now, taken, true));
     }
 
@@ -149,7 +149,8 @@ impl World {
         let here: Vec<(u64, &Known)> =
             self.blocks().map(|(taken, known)| (overlap(&taken, &bytes), known)).filter(|part| part.0 > 0).collect();
         let exactly = |value: u64| value..value + 1;
-        let about = |value: f64| ((value - 1e-3).min(255.0)) as u64..((value + 1e-3).min(255.0)) as u64 + 1;
+        let floor = |value: f64| (1..=255_u64).take_while(|&least| least as f64 <= value).count().max(1) as u64;
+        let about = |value: f64| floor(value - 1e-3)..floor(value + 1e-3) + 1;
         match mode {
             Mode::Occupancy if !here.is_empty() => {
                 let live: u64 = here.iter().map(|part| part.0).sum();

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Time for everything, on whatever machine.
-const AMPLE: Duration = Duration::from_secs(600);
+const AMPLE: Duration = Duration::from_mins(10);
 
 const MODES: [Mode; 7] = [Mode::Occupancy, Mode::Heat, Mode::Age, Mode::Resident, Mode::Site, Mode::Thread, Mode::Size];
 
@@ -32,7 +32,7 @@ fn step() -> impl Strategy<Value = Step> {
         prop_oneof![6 => 1..300_u64, 6 => 300..0x3000_u64, 3 => 0x3000..0x4_0000_u64, 1 => 0x4_0000..0x60_0000_u64];
     let runs = prop::collection::vec((0..2000_u64, 1..300_u64), 0..6);
     prop_oneof![
-        12 => (addr(), size, 1..5_u32, 1..9_u64).prop_map(|(addr, size, tid, site)| Step::Alloc(addr, size, tid, site * 64)),
+        12 => (addr(), size, 1..5_u32, 1..9_u64).prop_map(|(addr, size, tid, at)| Step::Alloc(addr, size, tid, at * 64)),
         8 => any::<usize>().prop_map(Step::Free),
         4 => (0..2500_u64).prop_map(Step::Pass),
         1 => runs.prop_map(Step::Look),
@@ -97,7 +97,7 @@ proptest! {
         let mut known = BTreeMap::new();
         for step in steps {
             match step {
-                Step::Alloc(addr, size, tid, site) => world.alloc(addr, size, tid, site),
+                Step::Alloc(addr, size, tid, caller) => world.alloc(addr, size, tid, caller),
                 Step::Free(which) => world.free(which),
                 Step::Pass(ms) => world.now += ms * MS,
                 Step::Look(runs) => {
