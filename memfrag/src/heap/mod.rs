@@ -15,6 +15,7 @@
 //! | `snapshot` | what a heap held at a moment, kept while it goes on |
 //! | `origin` | the distinct calls that allocate |
 //! | `totals` | what is counted, by which rules; anomalies |
+//! | `lifetimes` | how long freed blocks have lived, where that is counted |
 //! | `timeline`, `readings` | the course over time, and the heap whenever memory was read |
 //! | `requests`, `growth` | how large the requests were; growths of the heap segment that the free memory could have spared |
 //! | `maps` | sums of the mapping calls |
@@ -26,6 +27,7 @@ mod directory;
 mod footprint;
 mod growth;
 mod hash;
+mod lifetimes;
 mod maps;
 mod origin;
 mod pages;
@@ -47,6 +49,7 @@ pub use blocks::{Block, Blocks, ByAddress, MAX_SIZE};
 pub use classes::{Classes, size_class};
 pub use footprint::Footprint;
 pub use growth::Growths;
+pub use lifetimes::Lifetimes;
 pub use maps::MapTotals;
 pub use origin::{Origin, OriginId, OriginTotals};
 pub use pages::{Occupancy, PageRun, Pages, Record, Runs, TABLE_PAGES};

@@ -1,5 +1,6 @@
 //! A traced process: who it is, its threads, and which heap it acts on.
 
+use super::blocks::Block;
 use super::hash::BuildWordHasher;
 use super::thread::{PendingRealloc, Thread};
 use super::totals::Amount;
@@ -96,9 +97,14 @@ impl Process {
     }
 
     /// Old blocks of reallocations under way.
+    pub fn blocks_under_way(&self) -> impl Iterator<Item = Block> + '_ {
+        self.threads.iter().flat_map(|thread| &thread.pending).filter_map(|begun| begun.old)
+    }
+
+    /// How much these are.
     pub fn under_way(&self) -> Amount {
         let mut amount = Amount::default();
-        self.threads.iter().flat_map(|t| &t.pending).filter_map(|p| p.old).for_each(|old| amount.add(old.size));
+        self.blocks_under_way().for_each(|old| amount.add(old.size));
         amount
     }
 

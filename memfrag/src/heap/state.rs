@@ -4,6 +4,7 @@ use super::activity::Activity;
 use super::blocks::{Block, Blocks, MAX_SIZE};
 use super::footprint::Footprint;
 use super::growth::{Growths, Segment};
+use super::lifetimes::Lifetimes;
 use super::maps::MapTotals;
 use super::origin::{Origin, OriginId, OriginTotals, Origins};
 use super::pages::Pages;
@@ -38,6 +39,8 @@ pub struct Heap {
     timeline: Timeline,
     readings: Readings,
     requests: Requests,
+    /// Counted only where it is asked for.
+    lifetimes: Option<Box<Lifetimes>>,
     pub(super) segment: Segment,
     /// Kept while somebody watches.
     activity: Option<Box<Activity>>,
@@ -77,6 +80,7 @@ impl Heap {
             timeline: Timeline::new(time, Amount::default()),
             readings: Readings::default(),
             requests: Requests::default(),
+            lifetimes: None,
             segment: Segment::default(),
             activity: None,
             now: time,
@@ -100,6 +104,7 @@ impl Heap {
             // What the parent's stream lacks, the child's copy lacks as well.
             damaged_at: self.damaged_at.map(|_| time),
             timeline: Timeline::new(time, self.live),
+            lifetimes: self.lifetimes.as_ref().map(|_| Box::default()),
             ..Self::new(time)
         }
     }
@@ -115,6 +120,7 @@ impl Heap {
             timeline: self.timeline.clone(),
             requests: self.requests.clone(),
             activity: self.activity.as_mut().map(|activity| Box::new(activity.share())),
+            lifetimes: self.lifetimes.clone(),
             ..*self
         }
     }
@@ -231,14 +237,14 @@ impl Heap {
 
     /// When the timeline begins, how wide a point is (both in nanoseconds), and the points, the last still under way.
     pub fn timeline(&self) -> (u64, u64, Vec<Point>) {
-        (self.timeline.start(), self.timeline.width(), self.timeline.points(self.live, &self.totals))
+        self.timeline.described(self.live, self.taken_bytes(), &self.totals)
     }
 
     /// As [`Self::timeline`], with the time that has passed since without an event.
     pub fn timeline_at(&self, now: u64) -> (u64, u64, Vec<Point>) {
         let mut timeline = self.timeline.clone();
-        timeline.advance(now, self.live, &self.totals);
-        (timeline.start(), timeline.width(), timeline.points(self.live, &self.totals))
+        timeline.advance(now, self.live, self.taken_bytes(), &self.totals);
+        timeline.described(self.live, self.taken_bytes(), &self.totals)
     }
 
     /// Bytes that the live blocks take by the heap's rule, those that no event told of aside.
@@ -259,6 +265,22 @@ impl Heap {
     /// How large the requests were that the process itself made.
     pub fn requests(&self) -> &Requests {
         &self.requests
+    }
+
+    /// How long freed blocks have lived; `None` where that is [not counted](super::Heaps::count_lifetimes).
+    pub fn lifetimes(&self) -> Option<&Lifetimes> {
+        self.lifetimes.as_deref()
+    }
+
+    pub(super) fn count_lifetimes(&mut self) {
+        self.lifetimes.get_or_insert_default();
+    }
+
+    #[inline]
+    fn lived(&mut self, block: &Block, time: u64) {
+        if let Some(lifetimes) = &mut self.lifetimes {
+            lifetimes.count(block.thread, time.saturating_sub(block.time));
+        }
     }
 
     /// Bytes of memory that this state takes, tables included.
@@ -298,7 +320,7 @@ impl Heap {
     #[inline]
     pub(super) fn advance(&mut self, time: u64) {
         self.now = time;
-        self.timeline.advance(time, self.live, &self.totals);
+        self.timeline.advance(time, self.live, self.pages.bytes().wrapping_sub(self.older_taken), &self.totals);
     }
 
     pub(super) fn sample(&mut self, sample: &crate::target::MemorySample) {
@@ -322,10 +344,11 @@ impl Heap {
     }
 
     /// A block is freed.
-    pub(super) fn free(&mut self, function: Function, addr: u64) {
+    pub(super) fn free(&mut self, time: u64, function: Function, addr: u64) {
         self.totals.frees += 1;
         let freed = if let Some(block) = self.take(addr) {
             self.totals.freed_bytes = self.totals.freed_bytes.wrapping_add(block.size);
+            self.lived(&block, time);
             block.size
         } else {
             self.anomalies.unmatched_frees += u64::from(self.take_older(addr).is_none());
@@ -364,6 +387,7 @@ impl Heap {
         }
         if let Some(old) = begun.and_then(|begun| begun.old) {
             self.totals.freed_bytes = self.totals.freed_bytes.wrapping_add(old.size);
+            self.lived(&old, call.time);
         }
         // Without its beginning, a block found at the new address is most likely the old one, resized in place.
         if !freed && self.place(call, size) && begun.is_some() {

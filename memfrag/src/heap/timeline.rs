@@ -16,6 +16,8 @@ pub struct Point {
     pub live: Amount,
     /// The most bytes that were live during it.
     pub max_bytes: u64,
+    /// Bytes that live blocks took at its end, by the heap's [`Footprint`](super::Footprint).
+    pub taken: u64,
     /// Allocations and reallocations during it.
     pub allocations: u64,
     /// Frees during it.
@@ -26,18 +28,22 @@ pub struct Point {
     pub rss: Option<u64>,
     /// Resident anonymous bytes by the last reading during it.
     pub rss_anon: Option<u64>,
+    /// Bytes of address space by the last reading during it.
+    pub mapped: Option<u64>,
 }
 
 impl Point {
     fn followed_by(&self, next: &Self) -> Self {
         Self {
             live: next.live,
+            taken: next.taken,
             max_bytes: self.max_bytes.max(next.max_bytes),
             allocations: self.allocations + next.allocations,
             frees: self.frees + next.frees,
             requested_bytes: self.requested_bytes.wrapping_add(next.requested_bytes),
             rss: next.rss.or(self.rss),
             rss_anon: next.rss_anon.or(self.rss_anon),
+            mapped: next.mapped.or(self.mapped),
         }
     }
 }
@@ -70,28 +76,28 @@ impl Timeline {
         timeline
     }
 
-    /// Start of the first point, in nanoseconds since the trace began.
-    pub(super) fn start(&self) -> u64 {
-        self.start
+    /// When it begins, how wide a point is, and the points.
+    pub(super) fn described(&self, live: Amount, taken: u64, totals: &Totals) -> (u64, u64, Vec<Point>) {
+        (self.start, self.width(), self.points(live, taken, totals))
     }
 
     /// Width of a point in nanoseconds.
-    pub(super) fn width(&self) -> u64 {
+    fn width(&self) -> u64 {
         1 << self.width_log2
     }
 
     /// The points up to now, the one under way included, given the heap's present state.
-    pub(super) fn points(&self, live: Amount, totals: &Totals) -> Vec<Point> {
+    fn points(&self, live: Amount, taken: u64, totals: &Totals) -> Vec<Point> {
         let mut points = self.points.clone();
-        points.push(self.closed(live, totals));
+        points.push(self.closed(live, taken, totals));
         points
     }
 
     /// Lets time pass up to `time`. The state is that before the event at `time`.
     #[inline]
-    pub(super) fn advance(&mut self, time: u64, live: Amount, totals: &Totals) {
+    pub(super) fn advance(&mut self, time: u64, live: Amount, taken: u64, totals: &Totals) {
         if time >= self.until {
-            self.roll(time, live, totals);
+            self.roll(time, live, taken, totals);
         }
     }
 
@@ -104,16 +110,18 @@ impl Timeline {
     pub(super) fn sample(&mut self, sample: &MemorySample) {
         self.current.rss = Some(sample.rss);
         self.current.rss_anon = Some(sample.rss_anon);
+        self.current.mapped = Some(sample.virtual_bytes);
     }
 
     fn end_of_current(&self) -> u64 {
         self.start.saturating_add((self.points.len() as u64 + 1).saturating_mul(self.width()))
     }
 
-    fn closed(&self, live: Amount, totals: &Totals) -> Point {
+    fn closed(&self, live: Amount, taken: u64, totals: &Totals) -> Point {
         let counted = |t: &Totals| t.allocations.wrapping_add(t.reallocations);
         Point {
             live,
+            taken,
             allocations: counted(totals).wrapping_sub(counted(&self.before)),
             frees: totals.frees.wrapping_sub(self.before.frees),
             requested_bytes: totals.requested_bytes.wrapping_sub(self.before.requested_bytes),
@@ -122,7 +130,7 @@ impl Timeline {
     }
 
     #[cold]
-    fn roll(&mut self, time: u64, live: Amount, totals: &Totals) {
+    fn roll(&mut self, time: u64, live: Amount, taken: u64, totals: &Totals) {
         // The end of all time belongs to the last point there can be.
         let elapsed = time.saturating_sub(self.start).min(u64::MAX - 1);
         while (elapsed >> self.width_log2) as usize >= MAX_POINTS {
@@ -130,9 +138,9 @@ impl Timeline {
         }
         let index = (elapsed >> self.width_log2) as usize;
         if index > self.points.len() {
-            let closed = self.closed(live, totals);
+            let closed = self.closed(live, taken, totals);
             self.points.push(closed);
-            let quiet = Point { live, max_bytes: live.bytes, ..Point::default() };
+            let quiet = Point { live, taken, max_bytes: live.bytes, ..Point::default() };
             self.points.resize(index, quiet);
             self.current = quiet;
             self.before = *totals;
@@ -149,6 +157,7 @@ impl Timeline {
             self.current.max_bytes = self.current.max_bytes.max(odd.max_bytes);
             self.current.rss = self.current.rss.or(odd.rss);
             self.current.rss_anon = self.current.rss_anon.or(odd.rss_anon);
+            self.current.mapped = self.current.mapped.or(odd.mapped);
             self.before.allocations = self.before.allocations.wrapping_sub(odd.allocations);
             self.before.frees = self.before.frees.wrapping_sub(odd.frees);
             self.before.requested_bytes = self.before.requested_bytes.wrapping_sub(odd.requested_bytes);
@@ -168,20 +177,22 @@ mod tests {
     #[test]
     fn quiet_stretches_carry_the_level() {
         let mut timeline = Timeline::new(0, live(0));
-        timeline.advance(0, live(0), &Totals::default());
+        timeline.advance(0, live(0), 0, &Totals::default());
         timeline.rose(10);
-        timeline.advance(3 << 20, live(7), &Totals { allocations: 2, requested_bytes: 10, ..Totals::default() });
-        let points = timeline.points(live(7), &Totals { allocations: 2, requested_bytes: 10, ..Totals::default() });
+        timeline.advance(3 << 20, live(7), 8, &Totals { allocations: 2, requested_bytes: 10, ..Totals::default() });
+        let points = timeline.points(live(7), 9, &Totals { allocations: 2, requested_bytes: 10, ..Totals::default() });
         let levels: Vec<(u64, u64, u64)> = points.iter().map(|p| (p.live.bytes, p.max_bytes, p.allocations)).collect();
         assert_eq!(levels, [(7, 10, 2), (7, 7, 0), (7, 7, 0), (7, 7, 0)]);
+        let taken: Vec<u64> = points.iter().map(|point| point.taken).collect();
+        assert_eq!(taken, [8, 8, 8, 9]);
     }
 
     #[test]
     fn the_end_of_time_is_a_point_like_any_other() {
         let mut timeline = Timeline::new(5, live(0));
         for time in [u64::MAX, 0, u64::MAX - 1, 5, u64::MAX] {
-            timeline.advance(time, live(1), &Totals::default());
-            assert!(timeline.points(live(1), &Totals::default()).len() <= MAX_POINTS);
+            timeline.advance(time, live(1), 1, &Totals::default());
+            assert!(timeline.points(live(1), 1, &Totals::default()).len() <= MAX_POINTS);
         }
     }
 
@@ -195,14 +206,14 @@ mod tests {
             let mut log = Vec::new();
             for (wait, bytes) in steps {
                 time += 1_u64 << wait;
-                timeline.advance(time, live(level), &totals);
+                timeline.advance(time, live(level), level + 1, &totals);
                 level = bytes;
                 totals.allocations += 1;
                 totals.requested_bytes += bytes;
                 timeline.rose(level);
                 log.push((time, level));
             }
-            let points = timeline.points(live(level), &totals);
+            let points = timeline.points(live(level), level + 1, &totals);
             prop_assert!(points.len() <= MAX_POINTS);
             prop_assert_eq!(points.len() as u64 - 1, (time - 1000) / timeline.width());
             let mut before = 0;
@@ -212,6 +223,7 @@ mod tests {
                     log.iter().filter(|(t, _)| (start..start + timeline.width()).contains(t)).map(|(_, b)| *b).collect();
                 let after = within.last().copied().unwrap_or(before);
                 prop_assert_eq!(point.live.bytes, after);
+                prop_assert_eq!(point.taken, after + 1);
                 prop_assert_eq!(point.allocations, within.len() as u64);
                 prop_assert_eq!(point.requested_bytes, within.iter().sum::<u64>());
                 prop_assert_eq!(point.max_bytes, within.iter().copied().chain([before]).max().unwrap());

@@ -35,6 +35,8 @@ pub struct Heaps {
     by_pid: HashMap<u32, u32, BuildWordHasher>,
     /// The process of the last event.
     last: usize,
+    /// Whether heaps that begin count how long their blocks live.
+    counts_lifetimes: bool,
 }
 
 impl Heaps {
@@ -131,7 +133,14 @@ impl Heaps {
             spaces: self.spaces.iter_mut().map(Heap::share).collect(),
             by_pid: self.by_pid.clone(),
             last: self.last,
+            counts_lifetimes: self.counts_lifetimes,
         }
+    }
+
+    /// Counts from now on how long blocks live, in all heaps: see [`Heap::lifetimes`].
+    pub fn count_lifetimes(&mut self) {
+        self.counts_lifetimes = true;
+        self.spaces.iter_mut().for_each(Heap::count_lifetimes);
     }
 
     /// Takes the rule by which the blocks of a process's heap take memory; those that it has are entered anew.
@@ -198,7 +207,7 @@ impl Heaps {
                 heap.alloc(&Call { time, tid, addr, size, origin });
             }
             Op::Free { addr: 0, .. } => {}
-            Op::Free { function, addr, .. } => heap.free(function, addr),
+            Op::Free { function, addr, .. } => heap.free(time, function, addr),
             Op::ReallocBegin { old, size, site, .. } => {
                 let block = heap.realloc_begin(old);
                 let thread = process.thread(tid, time);
@@ -255,8 +264,17 @@ impl Heaps {
     }
 
     fn add(&mut self, pid: u32, time: u64) -> usize {
-        self.spaces.push(Heap::new(time));
+        self.begin(time);
         self.add_with_heap(pid, time, self.spaces.len() - 1)
+    }
+
+    /// A heap that begins with nothing.
+    fn begin(&mut self, time: u64) {
+        let mut heap = Heap::new(time);
+        if self.counts_lifetimes {
+            heap.count_lifetimes();
+        }
+        self.spaces.push(heap);
     }
 
     fn add_with_heap(&mut self, pid: u32, time: u64, heap: usize) -> usize {
@@ -337,7 +355,7 @@ impl Heaps {
                 heap.give_up(begun);
             }
             process.heap = self.spaces.len();
-            self.spaces.push(Heap::new(time));
+            self.begin(time);
         } else {
             heap.discard(&under_way);
         }

@@ -22,6 +22,7 @@ mod index;
 mod items;
 mod model;
 mod notes;
+mod pick;
 mod reader;
 mod scan;
 mod store;
@@ -35,6 +36,7 @@ pub use error::RecordingError;
 pub use header::{Header, VERSION};
 pub use items::{Item, Items};
 pub use notes::End;
+pub use pick::Picker;
 pub use reader::{Damage, EventsChunk, Reader, Verification};
 pub use writer::{Status, Summary, Writer};
 

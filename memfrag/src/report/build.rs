@@ -217,6 +217,21 @@ impl ReportBuilder {
         self.heaps.anomalies().lost_events.max(self.counted_lost()).saturating_add(self.missing)
     }
 
+    /// Counts from now on how long blocks live; see [`Heap::lifetimes`].
+    pub fn count_lifetimes(&mut self) {
+        self.heaps.count_lifetimes();
+    }
+
+    /// How many events there were so far. `bytes_on_disk` is the size of the recording.
+    pub fn counted(&self, bytes_on_disk: u64) -> Events {
+        Events {
+            lost: self.lost(),
+            unmatched_free: self.heaps.anomalies().unmatched_frees,
+            bytes_on_disk,
+            ..self.events
+        }
+    }
+
     /// The heaps as they are now.
     pub fn heaps(&self) -> &Heaps {
         &self.heaps
@@ -259,12 +274,6 @@ impl ReportBuilder {
         let now = self.until.map_or(duration_ns, |until| until.min(duration_ns));
         let mut processes: Vec<Process> = (0..self.heaps.processes().len()).map(|at| self.describe(at, now)).collect();
         processes.sort_by_key(|process| std::cmp::Reverse(process.peak.requested_bytes));
-        let events = Events {
-            lost: self.lost(),
-            unmatched_free: self.heaps.anomalies().unmatched_frees,
-            bytes_on_disk: meta.bytes_on_disk,
-            ..self.events
-        };
         Report {
             format: "memfrag-report",
             version: 1,
@@ -275,7 +284,7 @@ impl ReportBuilder {
                 complete: meta.complete,
                 at_ns: self.until,
             },
-            events,
+            events: self.counted(meta.bytes_on_disk),
             counters: named(&self.all_counters()),
             processes,
         }

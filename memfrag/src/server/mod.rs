@@ -21,6 +21,7 @@
 //! | [`stage`] | a player that a thread moves and that many watch |
 //! | [`tiles`] | the map of a heap: what pages see of it, and what they were sent |
 //! | [`limits`] | how much of everything a client may have |
+//! | [`queries`] | what the page may ask about a state |
 
 pub mod access;
 pub mod assets;
@@ -35,6 +36,7 @@ pub mod place;
 pub mod player;
 pub mod privilege;
 pub mod protocol;
+pub mod queries;
 pub mod session;
 pub mod socket;
 pub mod source;

@@ -31,6 +31,7 @@ impl Place {
     pub(super) fn new(reader: &Reader, symbols: Arc<Symbols>) -> Self {
         let mut builder = ReportBuilder::new(None);
         builder.name_by(symbols);
+        builder.count_lifetimes();
         Self { builder, cursor: Cursor::new(reader) }
     }
 

@@ -1,0 +1,130 @@
+//! `flame`: what call sites hold or did, by file and function.
+
+use super::parameters::{self, json};
+use super::site::{Namer, Site};
+use super::{Context, QueryError};
+use crate::analysis::By;
+use crate::heap::{Heap, OriginId};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+
+/// Nodes of an answer.
+const NODES: usize = 10_000;
+/// Of these, sites: each may bring a function and a file of its own.
+const SITES: usize = NODES / 3 - 1;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Parameters {
+    measure: Measure,
+}
+
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Measure {
+    /// Bytes requested for blocks that are live.
+    Live,
+    /// Free bytes that they keep resident.
+    Stranded,
+    /// Bytes requested since the trace began.
+    Allocated,
+    /// Those of them that are gone.
+    Freed,
+    /// Blocks allocated since the trace began.
+    Count,
+}
+
+/// A frame, with those that it calls.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Node {
+    pub(super) name: String,
+    pub(super) value: u64,
+    pub(super) children: Vec<Node>,
+}
+
+pub(super) fn flame(parameters: Map<String, Value>, context: &Context<'_>) -> Result<Value, QueryError> {
+    let Parameters { measure } = parameters::take("flame", parameters)?;
+    let (process, heap) = context.state.process(context.pid)?;
+    let by_site = match measure {
+        Measure::Stranded => stranded(context)?,
+        measure => counted(heap, measure, context)?,
+    };
+    let root = process.info().map_or_else(|| format!("pid {}", process.pid()), |info| info.comm.clone());
+    json(&tree(root, by_site, &mut Namer::new(context.state.builder.sites(context.pid))))
+}
+
+/// What each call site has of a measure that the heap counts.
+fn counted(heap: &Heap, measure: Measure, context: &Context<'_>) -> Result<HashMap<u64, u64>, QueryError> {
+    let mut live: Vec<u64> = vec![0; heap.origins().count()];
+    let mut unknown = 0;
+    if matches!(measure, Measure::Live | Measure::Freed) {
+        let mut turns = context.limit.turns();
+        for block in heap.blocks().iter() {
+            turns.turn()?;
+            *live.get_mut(block.origin.index()).unwrap_or(&mut unknown) += block.size;
+        }
+    }
+    let mut sites: HashMap<u64, u64> = HashMap::new();
+    for (id, origin, totals) in heap.origins() {
+        let live = live.get(OriginId::index(id)).copied().unwrap_or(0);
+        *sites.entry(origin.site).or_default() += match measure {
+            Measure::Live => live,
+            Measure::Allocated => totals.requested_bytes,
+            // What a fork handed down was never allocated here.
+            Measure::Freed => totals.requested_bytes.saturating_sub(live),
+            Measure::Count => totals.allocations,
+            Measure::Stranded => 0,
+        };
+    }
+    if unknown > 0 {
+        *sites.entry(0).or_default() += unknown;
+    }
+    Ok(sites)
+}
+
+/// What each call site keeps of free memory, at the last look at the pages.
+fn stranded(context: &Context<'_>) -> Result<HashMap<u64, u64>, QueryError> {
+    let Some((_, blame)) = context.state.builder.blame(Some(context.pid), By::Site) else {
+        return Err(QueryError::Unknown(
+            "the recording does not tell which pages were resident until then, so nothing is known of stranded memory"
+                .to_owned(),
+        ));
+    };
+    context.limit.check()?;
+    let program = blame.sites.iter().filter_map(|site| Some((site.address?, site.stranded_bytes)));
+    Ok(program.collect())
+}
+
+/// Sites below functions below files. The smallest of too many become one.
+fn tree(name: String, by_site: HashMap<u64, u64>, namer: &mut Namer<'_>) -> Node {
+    let mut sites: Vec<(u64, u64)> = by_site.into_iter().filter(|site| site.1 > 0).collect();
+    sites.sort_unstable_by_key(|&(address, value)| (Reverse(value), address));
+    let rest = sites.split_off(sites.len().min(SITES));
+    let mut files: BTreeMap<String, BTreeMap<String, Vec<Node>>> = BTreeMap::new();
+    for (address, value) in sites {
+        let Site { site, module, function, .. } = namer.name(address);
+        let file = module.as_deref().map_or("(in no known file)", |path| path.rsplit('/').next().unwrap_or(path));
+        let functions = files.entry(file.to_owned()).or_default();
+        let function = function.unwrap_or_else(|| "(function unknown)".to_owned());
+        functions.entry(function).or_default().push(Node { name: site, value, children: Vec::new() });
+    }
+    let mut children: Vec<Node> = files
+        .into_iter()
+        .map(|(file, functions)| {
+            let functions = functions.into_iter().map(|(function, sites)| parent(function, sites));
+            parent(file, functions.collect())
+        })
+        .collect();
+    if !rest.is_empty() {
+        let value = rest.iter().map(|site| site.1).sum();
+        children.push(Node { name: format!("({} smaller call sites)", rest.len()), value, children: Vec::new() });
+    }
+    parent(name, children)
+}
+
+fn parent(name: String, mut children: Vec<Node>) -> Node {
+    children.sort_by(|a, b| b.value.cmp(&a.value).then_with(|| a.name.cmp(&b.name)));
+    Node { name, value: children.iter().map(|child| child.value).sum(), children }
+}
