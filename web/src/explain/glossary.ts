@@ -120,7 +120,7 @@ const COUNTERS = {
         formula: "found by reading the heap when the trace began",
         todo: "Start the trace with the program to know them.",
     },
-    hz: { name: "Map rate", what: "Frames of the map that arrive in a second, of those wanted. A slow tab gets fewer, not older ones.", formula: "frames sent / s", todo: "" },
+    hz: { name: "Map rate", what: "Frames of the map that arrive in a second, of those wanted. Idle where nothing changes. A slow tab gets fewer, not older ones.", formula: "frames sent / s", todo: "" },
     rate: { name: "Event rate", what: "Calls of the allocator's functions in a second, at the cursor.", formula: "events of the last second", todo: "" },
 } satisfies Record<string, Entry>;
 

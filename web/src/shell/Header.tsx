@@ -87,7 +87,7 @@ function Counters() {
             </div>
             <div>
                 <dt><Term of="hz">map</Term></dt>
-                <dd>{Math.round(now.hz)} Hz{now.hz_wanted > now.hz + 1 ? ` of ${now.hz_wanted}` : ""}</dd>
+                <dd>{now.hz < 0.5 ? "idle" : `${Math.round(now.hz)} Hz${now.hz_wanted > now.hz + 1 ? ` of ${now.hz_wanted}` : ""}`}</dd>
             </div>
         </dl>
     );

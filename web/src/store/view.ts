@@ -2,7 +2,7 @@
 
 import { computed, effect, signal } from "@preact/signals";
 import { decode, encode, type Look, type Span, type Tab } from "./permalink";
-import { live, process, source, status, watched } from "./session";
+import { process, source, status, watched } from "./session";
 
 export type Theme = "system" | "light" | "dark";
 export type By = "site" | "thread" | "size" | "age" | "module";
@@ -36,8 +36,8 @@ export const look = computed<Look>(() => ({
     source: watched.value?.source ?? null,
     pid: watched.value?.pid ?? null,
     tab: tab.value,
-    // A live cursor has no moment; one that plays would write the address bar many times a second.
-    at: status.value && !live.value && status.value.state !== "playing" ? status.value.at_ns : null,
+    // A cursor at the newest event, or at the end, has no moment of its own; one that plays would write the address bar many times a second.
+    at: status.value?.state === "paused" ? status.value.at_ns : null,
     range: range.value,
     a: pinA.value,
     b: pinB.value,

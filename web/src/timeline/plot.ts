@@ -50,7 +50,7 @@ export function options(shape: Shape): uPlot.Options {
         },
         axes: [
             { ...axis, size: 22, space: 90, values: (_, marks) => marks.map((at) => label(at, marks)) },
-            { ...axis, size: AXIS_WIDTH, space: 26, values: (_, marks) => marks.map((at) => show(at)), ...(shape.kind === "bytes" ? { incrs: BYTE_STEPS } : {}) },
+            { ...axis, size: AXIS_WIDTH, space: 21, values: (_, marks) => marks.map((at) => show(at)), ...(shape.kind === "bytes" ? { incrs: BYTE_STEPS } : {}) },
         ],
         series: [{}, ...lines(shape)],
         bands: shape.kind === "bytes" ? [{ series: [2, 4], fill: hatch }] : [],

@@ -1,14 +1,10 @@
 // The distribution's Chromium on a served dashboard. Everything that the page complains about makes the test fail.
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { join } from "node:path";
 import { chromium } from "playwright-core";
 
 const PLACES = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
 const CHROMIUM = PLACES.find((path) => existsSync(path));
-
-/** A built page to try in place of the one that memfrag has: its directory. */
-const PAGE = process.env.MEMFRAG_PAGE;
 
 /** Why there can be no browser here; null when there can. */
 export const missing = CHROMIUM === undefined ? "chromium is not installed" : null;
@@ -31,7 +27,6 @@ export async function open(chrome, url, { look = "", width = 1600, height = 900,
         const to = new URL(request.url());
         if (to.origin !== origin && !["data:", "blob:"].includes(to.protocol)) foreign.push(request.url());
     });
-    if (PAGE) await page.route(/\/(app\.js|worker\.js|style\.css)$/, (route) => route.fulfill({ path: join(PAGE, new URL(route.request().url()).pathname) }));
     // A dialog of the system cannot be answered here; then the page saves by its own download.
     await page.addInitScript(() => { delete window.showSaveFilePicker; });
     await page.goto(look ? `${url}&${look}` : url);
@@ -65,7 +60,7 @@ export async function bytesOf(page, name) {
 /** State of the heap at the cursor, the same for the same live blocks. */
 export async function digest(page) {
     await panel(page, "Overview");
-    return page.locator(".overview .fineprint .mono").last().textContent();
+    return page.locator(".as-of .mono").textContent();
 }
 
 /** Waits until the cursor stands at a moment, told as the page tells it. */
@@ -77,7 +72,7 @@ export async function at(page, text) {
 export async function settled(page) {
     await page.waitForTimeout(150);
     await page.waitForFunction(() => {
-        const said = document.querySelector(".overview .fineprint")?.textContent ?? "";
+        const said = document.querySelector(".as-of")?.textContent ?? "";
         const clock = document.querySelector(".clock strong")?.textContent ?? "?";
         return said.includes(`As of ${clock}`);
     });

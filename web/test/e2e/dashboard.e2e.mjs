@@ -182,9 +182,9 @@ test("stepping goes event by event, both ways", { skip }, async () => {
     await settled(page);
     const before = await digest(page);
     for (let n = 0; n < 6; n += 1) await page.getByRole("button", { name: "Step forward" }).click();
-    await page.waitForFunction((old) => document.querySelector(".overview .fineprint .mono:last-child")?.textContent !== old, before);
+    await page.waitForFunction((old) => document.querySelector(".as-of .mono")?.textContent !== old, before);
     for (let n = 0; n < 6; n += 1) await page.getByRole("button", { name: "Step back" }).click();
-    await page.waitForFunction((old) => document.querySelector(".overview .fineprint .mono:last-child")?.textContent === old, before);
+    await page.waitForFunction((old) => document.querySelector(".as-of .mono")?.textContent === old, before);
     await close();
 });
 

@@ -117,8 +117,8 @@ function Row({ event }: { event: TracedEvent }) {
             <span role="cell" class="num">{event.pid}</span>
             <span role="cell" class="num">{event.tid}</span>
             <span role="cell" class="op">{event.function ?? event.op.replace("_", " ")}{event.op.endsWith("_begin") && event.function ? " …" : ""}</span>
-            <span role="cell" class="num">{event.size === null ? "" : bytes(event.size)}</span>
-            <span role="cell" class="mono">{event.address ? <button type="button" class="link mono" title="Go to this event and its address" onClick={go}>{event.address}</button> : ""}</span>
+            <span role="cell" class="num">{event.size === null || (event.op === "free" && event.size === 0) ? "" : bytes(event.size)}</span>
+            <span role="cell" class="mono">{event.address && event.address !== "0x0" ? <button type="button" class="link mono" title="Go to this event and its address" onClick={go}>{event.address}</button> : ""}</span>
             <span role="cell" class="mono cut" title={event.file ? `${event.site} ${event.file}:${event.line ?? "?"}` : event.site}>{event.site}</span>
         </div>
     );

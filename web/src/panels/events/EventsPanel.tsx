@@ -4,7 +4,7 @@ import { useSignal } from "@preact/signals";
 import { brief, count } from "../../format";
 import type { Queries } from "../../protocol";
 import { useQuery } from "../../store/query";
-import { live, status } from "../../store/session";
+import { live, source, status } from "../../store/session";
 import { filter } from "../../store/view";
 import { isRestricted, OPS, parseFilter } from "./filter";
 import { EventRows } from "./EventRows";
@@ -33,7 +33,7 @@ export function EventsPanel() {
             <div class="bar-line">
                 <input class="field grow mono" type="search" placeholder="Filter: alloc free 0x7f… pid:12" aria-label="Filter events" value={filter.value} onInput={(event) => setFilter(event.currentTarget.value)} />
                 {CHIPS.map((op) => <Chip key={op} op={op} on={OPS[op]?.every((one) => narrowed.ops?.includes(one)) ?? false} />)}
-                <button type="button" class={following ? "small chosen" : "small"} aria-pressed={tailing.value ? "true" : "false"} title="Follow the newest event while live" onClick={() => { tailing.value = !tailing.value; }}>Tail</button>
+                {source.value?.growing && <button type="button" class={following ? "small chosen" : "small"} aria-pressed={tailing.value ? "true" : "false"} title="Follow the newest event while live" onClick={() => { tailing.value = !tailing.value; }}>Tail</button>}
             </div>
             {narrowed.unknown.length > 0 && <p class="banner caution">Not understood: {narrowed.unknown.join(" ")}</p>}
             {answer.value.error && <p class="banner caution">{answer.value.error}</p>}

@@ -33,7 +33,7 @@ function Shown({ report }: { report: Report }) {
             {ledger && <Ledger ledger={ledger} />}
             {!ledger && <p class="empty">Where resident memory goes is known once memfrag has looked at the process's pages, which needs the right to read <code>/proc/PID/pagemap</code>.</p>}
             <Measures metrics={metrics} />
-            <p class="fineprint muted">
+            <p class="fineprint muted as-of">
                 As of {moment(report.at_ns)}{ledger && ledger.at_ns < report.at_ns ? `; pages looked at ${duration(report.at_ns - ledger.at_ns)} before` : ""}.
                 State <span class="mono" title="The same for the same live blocks">{report.digest}</span>
             </p>
