@@ -77,6 +77,13 @@ test("a link decides over source, process and moment, as far as these are there"
     assert.deepEqual(other.sent, [{ type: "watch", source: 0, pid: 1 }]);
 });
 
+test("a link with a moment alone is of what is looked at anyway", () => {
+    const server = new Played({ at: 7 });
+    server.say(hello(from(0)));
+    server.say({ type: "processes", source: 0, processes: [one(1, 10)] });
+    assert.deepEqual(server.sent, [{ type: "watch", source: 0, pid: 1 }, { type: "cursor", command: "seek", at_ns: 7 }]);
+});
+
 test("after a lost connection the same is watched, at the same moment unless it was live", () => {
     globalThis.fetch = () => Promise.reject(new Error("down"));
     const server = new Played();

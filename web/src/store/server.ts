@@ -92,7 +92,8 @@ function greet(known: number[]): void {
     const first = known[0];
     if (first === undefined) return;
     const source = wanted.source !== null && known.includes(wanted.source) ? wanted.source : first;
-    if (source !== wanted.source) wanted = { source, pid: null, at: null };
+    // A moment and a process are of the source that they were told with; where none was told, of the first.
+    wanted = wanted.source === null || wanted.source === source ? { ...wanted, source } : { source, pid: null, at: null };
     const pid = wanted.pid ?? processes.value.get(source)?.[0]?.pid;
     watched.value = null;
     if (pid !== undefined) return show(source, pid, wanted.at);
