@@ -45,7 +45,8 @@ export function OwnerDetail({ owner, by }: { owner: Blamed; by: string }) {
                     {(found) => (
                         <>
                             <h3>Its largest blocks <span class="muted">{count(found.blocks.length)} of {count(found.total)}</span></h3>
-                            <Table label="Blocks" columns={BLOCK_COLUMNS} rows={found.blocks} id={(one) => one.address} choose={go} most={LIMIT} />
+                            {found.total === 0 && <p class="muted">None is live at this moment any more: pages were last looked at before.</p>}
+                            {found.total > 0 && <Table label="Blocks" columns={BLOCK_COLUMNS} rows={found.blocks} id={(one) => one.address} choose={go} most={LIMIT} />}
                         </>
                     )}
                 </Answered>
