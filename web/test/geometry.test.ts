@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { nearest, runs, spans, type Span } from "../src/map/axis";
 import { fit, geometry, type Frame, type Geometry } from "../src/map/geometry";
-import { CELL_AT, find, PLACE_OF, SIDE, walk } from "../src/map/hilbert";
+import { CELL_AT, find, PLACE_OF, SIDE, SQUARE_CELLS, walk } from "../src/map/hilbert";
 import { LinearGeometry } from "../src/map/linear-geometry";
 import { minimapAddress, minimapSpans, minimapY } from "../src/map/minimap";
 import { readPlace, writePlace } from "../src/map/selection";
@@ -69,20 +69,20 @@ test("the Hilbert curve visits every cell once, and each step goes to a neighbou
     }
 });
 
-test("the tables of a tile are bijections, turned curves join, a cell of the next level is a square of four", () => {
+test("the tables of a square are bijections, turned curves join, a cell of the next level is a square of four", () => {
     for (const turn of [0, 1, 2, 3]) {
-        assert.equal(new Set(CELL_AT[turn]).size, 4096);
-        for (let cell = 0; cell < 4096; cell++) assert.equal(CELL_AT[turn]![PLACE_OF[turn]![cell]!], cell);
-        for (let parent = 0; parent < 1024; parent++) {
+        assert.equal(new Set(CELL_AT[turn]).size, SQUARE_CELLS);
+        for (let cell = 0; cell < SQUARE_CELLS; cell++) assert.equal(CELL_AT[turn]![PLACE_OF[turn]![cell]!], cell);
+        for (let parent = 0; parent < SQUARE_CELLS / 4; parent++) {
             const places = [0, 1, 2, 3].map((n) => PLACE_OF[turn]![4 * parent + n]!);
             assert.equal(new Set(places.map((p) => ((p % SIDE) >> 1) + 64 * (Math.floor(p / SIDE) >> 1))).size, 1);
         }
     }
-    // Across the tiles of a square the curve goes on.
+    // Across the squares of a larger one the curve goes on.
     let before: [number, number] | null = null;
     for (let slot = 0; slot < 16; slot++) {
         const { x, y, turn } = walk(2, slot);
-        for (const cell of [0, 4095]) {
+        for (const cell of [0, SQUARE_CELLS - 1]) {
             const place = PLACE_OF[turn]![cell]!;
             const at: [number, number] = [x * SIDE + (place % SIDE), y * SIDE + Math.floor(place / SIDE)];
             if (cell === 0 && before !== null) assert.equal(Math.abs(at[0] - before[0]) + Math.abs(at[1] - before[1]), 1);
@@ -141,7 +141,7 @@ test("spots of a part are those that the part shows", () => {
     each((geometry, name) => {
         const top = Math.floor(geometry.contentHeight / 3);
         for (const spot of geometry.spots(top, 100)) {
-            const height = geometry instanceof LinearGeometry ? (spot.count / geometry.columns) * geometry.cellHeight : 64 * geometry.cellHeight;
+            const height = geometry instanceof LinearGeometry ? (spot.count / geometry.columns) * geometry.cellHeight : SIDE * geometry.cellHeight;
             assert.ok(spot.y < top + 100 && spot.y + height > top, name);
         }
     });

@@ -1,9 +1,11 @@
 // The Hilbert curve, as tables. It enters its square at the top left and leaves it at the top right; each quarter holds the same
 // curve, turned. Turns are two bits: 1 swaps the axes, 2 then mirrors both; they combine by exclusive or.
 
-/** Side of a tile's square, in cells. */
-export const SIDE = 64;
-const TILE_ORDER = 6;
+/** Side of the smallest square that is laid out whole, in cells. Any aligned power of 4 of cells is a square of the curve; smaller ones
+ * leave less empty at the ends of ranges, larger ones are fewer. */
+export const SIDE = 16;
+export const SQUARE_CELLS = SIDE * SIDE;
+const SQUARE_ORDER = 4;
 
 // Column and row of the quarters in the order of the curve, and how the curve in each is turned.
 const QUARTERS = [
@@ -49,19 +51,19 @@ export function find(order: number, x: number, y: number): { index: number; turn
     return { index, turn };
 }
 
-/** For each turn: which cell of a tile lies at x + 64 · y. */
+/** For each turn: which cell of a square lies at x + [SIDE] · y. */
 export const CELL_AT: readonly Uint16Array[] = [0, 1, 2, 3].map((turn) => {
-    const table = new Uint16Array(SIDE * SIDE);
-    for (let cell = 0; cell < SIDE * SIDE; cell++) {
-        const { x, y } = walk(TILE_ORDER, cell, turn);
+    const table = new Uint16Array(SQUARE_CELLS);
+    for (let cell = 0; cell < SQUARE_CELLS; cell++) {
+        const { x, y } = walk(SQUARE_ORDER, cell, turn);
         table[x + SIDE * y] = cell;
     }
     return table;
 });
 
-/** For each turn: where a cell lies, as x + 64 · y. */
+/** For each turn: where a cell lies, as x + [SIDE] · y. */
 export const PLACE_OF: readonly Uint16Array[] = CELL_AT.map((cells) => {
-    const table = new Uint16Array(SIDE * SIDE);
+    const table = new Uint16Array(SQUARE_CELLS);
     cells.forEach((cell, place) => (table[cell] = place));
     return table;
 });

@@ -113,7 +113,9 @@ function drawRuler(context: CanvasRenderingContext2D, picture: Picture, right: n
             labelled = span;
             context.font = `${10.5 * unit}px system-ui, sans-serif`;
             context.fillStyle = inks.muted;
-            context.fillText(shorten(context, span.region.label || span.region.kind, right - 16 * unit), right - 12 * unit, top + 15 * unit);
+            // Its address stands above already.
+            const label = (span.region.label || span.region.kind).replace(/ 0x[0-9a-f]+$/, "");
+            context.fillText(shorten(context, label, right - 16 * unit), right - 12 * unit, top + 15 * unit);
         }
     }
 }

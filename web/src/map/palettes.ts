@@ -122,7 +122,7 @@ function ramp(mode: keyof typeof SCALES, theme: Theme): string[] {
  * Legend of a mode, in words and numbers. At most `most` classes are named, the others counted. A cell of a level above 0 is many
  * pages, and the legend says which of them it shows.
  */
-export function legend(mode: Mode, theme: Theme, classes: readonly PaletteClass[], level: number, most = 12): LegendEntry[] {
+export function legend(mode: Mode, theme: Theme, classes: readonly PaletteClass[], level: number, most = 8): LegendEntry[] {
     const empty = (label: string): LegendEntry => ({ colours: [EMPTY[theme]], label });
     switch (mode) {
         case "occupancy":

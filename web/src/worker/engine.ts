@@ -159,6 +159,7 @@ export class Engine {
     private ask(): void {
         if (this.scene === null || this.geometry === null || !this.watched || !this.link.open) return;
         const wanted = this.wanted();
+        if (wanted.size === 0 && this.asked === "") return;
         const body = {
             mode: this.scene.mode,
             level: this.geometry.level,

@@ -101,9 +101,10 @@ export class Painter {
             if (stripes !== null) this.stripe(geometry, scroll, spot, begin, end, source, stripes);
             return rect;
         }
-        colour(this.colours, source, 0, CELLS_PER_TILE, spot.tile, geometry, table);
+        const [begin, end] = [spot.first, spot.first + spot.count];
+        colour(this.colours, source, begin, end, spot.tile, geometry, table);
         const rect = this.square(spot, scroll, geometry.cellWidth);
-        if (stripes !== null) this.stripe(geometry, scroll, spot, 0, CELLS_PER_TILE, source, stripes);
+        if (stripes !== null) this.stripe(geometry, scroll, spot, begin, end, source, stripes);
         return rect;
     }
 
@@ -158,7 +159,7 @@ export class Painter {
             const line = from * width;
             let x = spot.x;
             for (let column = 0; column < SIDE; column++) {
-                const pixel = this.colours[order[SIDE * row + column]!]!;
+                const pixel = this.colours[spot.first + order[SIDE * row + column]!]!;
                 const next = Math.min(right, x + side);
                 for (; x < next; x++) this.pixels[line + x] = pixel;
             }
