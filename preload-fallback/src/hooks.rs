@@ -4,8 +4,8 @@
 //! could have been. A call that failed is an allocation at address 0.
 
 use crate::record::{Call, Entry, call};
-use crate::resolve;
 use crate::x86_64::entry;
+use crate::{resolve, segment};
 use core::ffi::{c_int, c_void};
 use core::mem;
 use core::ptr;
@@ -56,6 +56,7 @@ impl Real {
     #[cold]
     #[inline(never)]
     fn look_up(&self) -> *mut c_void {
+        segment::first();
         let found = resolve::next(self.name);
         if found.is_null() {
             crate::sys::abort(b"memfrag: the program called an allocator function that does not exist\n");
@@ -124,6 +125,7 @@ fn log2(alignment: usize) -> u8 {
 #[inline(always)]
 fn allocated(function: Function, align_log2: u8, block: *mut c_void, size: usize, entry: Entry) {
     if !inner(entry) {
+        segment::after_allocation(block, size, entry);
         call(Call { kind: Kind::Alloc, function, align_log2, addr: block as u64, size: size as u64 }, entry);
     }
 }
@@ -168,6 +170,7 @@ fn reallocated(
     };
     record(Kind::ReallocBegin, old);
     let block = real();
+    segment::after_allocation(block, size, entry);
     record(Kind::ReallocEnd, block);
     block
 }
@@ -240,7 +243,8 @@ unsafe extern "C" fn hooked_free(block: *mut c_void, entry: Entry) {
     freed(Function::Free, block, 0, entry);
     let real = real!(FREE as Free);
     // SAFETY: the program's own call, handed on.
-    unsafe { real(block) }
+    unsafe { real(block) };
+    segment::after_free(entry);
 }
 
 /// Gone from most C libraries, but old programs still ask for it; it has always been `free`.
@@ -248,7 +252,8 @@ unsafe extern "C" fn hooked_cfree(block: *mut c_void, entry: Entry) {
     freed(Function::Cfree, block, 0, entry);
     let real = real!(FREE as Free);
     // SAFETY: the program's own call, handed on.
-    unsafe { real(block) }
+    unsafe { real(block) };
+    segment::after_free(entry);
 }
 
 /// C23 allows this to be `free`, which older C libraries lack under this name.
@@ -256,7 +261,8 @@ unsafe extern "C" fn hooked_free_sized(block: *mut c_void, size: usize, entry: E
     freed(Function::FreeSized, block, size, entry);
     let real = real!(FREE as Free);
     // SAFETY: the program's own call, handed on.
-    unsafe { real(block) }
+    unsafe { real(block) };
+    segment::after_free(entry);
 }
 
 /// As [`hooked_free_sized`].
@@ -264,5 +270,6 @@ unsafe extern "C" fn hooked_free_aligned_sized(block: *mut c_void, _: usize, siz
     freed(Function::FreeAlignedSized, block, size, entry);
     let real = real!(FREE as Free);
     // SAFETY: the program's own call, handed on.
-    unsafe { real(block) }
+    unsafe { real(block) };
+    segment::after_free(entry);
 }

@@ -16,6 +16,7 @@
 //! | `spawn` | following it through `exec` with an environment that was cleaned |
 //! | `record` | one record into the thread's ring; what to do when that is busy or full |
 //! | `process` | the process's files and the rings of its threads |
+//! | `segment` | the end of the heap segment |
 //! | `text` | what the process says about itself |
 //! | `resolve` | finding the real functions behind this library |
 //! | `sys` | system calls |
@@ -35,6 +36,7 @@ mod hooks;
 mod process;
 mod record;
 mod resolve;
+mod segment;
 mod spawn;
 mod sys;
 mod text;

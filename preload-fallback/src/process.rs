@@ -6,7 +6,7 @@
 
 use crate::record::{self, Thread};
 use crate::x86_64;
-use crate::{resolve, sys, text};
+use crate::{resolve, segment, sys, text};
 use core::ptr;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -206,13 +206,17 @@ fn attach_quietly(thread: &Thread) -> bool {
     while state.lock.compare_exchange(0, 1, Acquire, Relaxed).is_err() {
         sys::yield_now();
     }
-    if state.epoch.load(Relaxed) == 0 {
+    let begins = state.epoch.load(Relaxed) == 0;
+    if begins {
         let epoch = if FINISHED.load(Relaxed) == 0 { begin(thread) } else { None };
         state.epoch.store(epoch.unwrap_or(OFF), Release);
     }
     let epoch = state.epoch.load(Relaxed);
     let attached = epoch != OFF && take_ring(thread, state);
     if attached {
+        if begins {
+            record::plain(thread, 8, Kind::Brk, segment::first() as u64, 0, thread.ids.get());
+        }
         thread.key.store(epoch + 1, Release);
     }
     state.lock.store(0, Release);

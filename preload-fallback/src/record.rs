@@ -90,6 +90,16 @@ fn unattached(thread: &Thread, call: Call, entry: Entry) {
     }
 }
 
+/// Records something that has no call site, by a thread that may have no ring yet.
+#[cold]
+pub(crate) fn event(kind: Kind, addr: u64, entry: Entry) {
+    let thread = x86_64::thread();
+    let attached = thread.key.load(Relaxed) == process::state().epoch.load(Relaxed).wrapping_add(1);
+    if attached || process::attach(thread) {
+        plain(thread, entry.frame(), kind, addr, 0, thread.ids.get());
+    }
+}
+
 /// Records something that has no call site. The thread has a ring.
 pub(crate) fn plain(thread: &Thread, frame: u64, kind: Kind, addr: u64, size: u64, ids: u64) {
     let fields = [addr, size, 0, ids, tag(kind, 0, 0)];

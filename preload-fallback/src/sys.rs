@@ -114,6 +114,11 @@ pub(crate) fn process_gone(pid: u32) -> bool {
     plain(number::KILL, pid as usize, 0, 0) == ESRCH
 }
 
+/// Where the heap segment ends.
+pub(crate) fn segment_end() -> usize {
+    plain(number::BRK, 0, 0, 0).cast_unsigned()
+}
+
 pub(crate) fn yield_now() {
     plain(number::SCHED_YIELD, 0, 0, 0);
 }

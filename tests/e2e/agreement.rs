@@ -22,7 +22,7 @@ tests_on_both!(
     exec_of_itself,
     a_library_that_comes_and_goes,
 );
-tests!(both_backends_say_the_same);
+tests!(both_backends_say_the_same, both_backends_see_the_segment_grow);
 
 /// Runs the stages under the backend and compares books and recording; gives the number of calls and of abandoned
 /// ones.
@@ -177,5 +177,42 @@ fn both_backends_say_the_same() -> Result<()> {
         let (left, right) = (ebpf_report.pointer(path), preload_report.pointer(path));
         ensure!(left.is_some() && left == right, "{path} is {left:?} by probes and {right:?} by the library");
     }
+    Ok(())
+}
+
+/// A program whose segment grows, is cut by frees and by `malloc_trim`, and grows again; and another program after it.
+const GROWS: &str = "
+import ctypes, os, sys
+for turn in range(3):
+    blocks = [bytes(1000 + i % 7000) for i in range(4000)]
+    kept = blocks[::50]
+    del blocks
+    ctypes.CDLL(None).malloc_trim(0)
+    del kept
+if len(sys.argv) == 1:
+    os.execv(sys.executable, [sys.executable, '-c', open('/proc/self/cmdline').read().split(chr(0))[2], 'again'])
+";
+
+fn both_backends_see_the_segment_grow() -> Result<()> {
+    Backend::Ebpf.require()?;
+    let dir = place::scratch()?;
+    let seen = Backend::ALL.map(|backend| -> Result<(i64, [u64; 3])> {
+        let recording = dir.path().join(backend.name());
+        let mut target = Command::new(place::tool("python3")?);
+        target.args(["-c", GROWS]).env("PYTHONMALLOC", "malloc").env("PYTHONHASHSEED", "0");
+        let (ended, report) = traced(backend, &recording, &target)?;
+        ensure!(ended.code() == 0, "{ended:?}");
+        let process = &report.0["processes"][0];
+        let growth = process["mapped"]["brk_growth_bytes"].as_i64().context("no growth of the segment")?;
+        let number = |name| report.number(&format!("/processes/0/end/metrics/avoidable_growth/{name}"));
+        Ok((growth, [number("growths")?, number("count")?, number("bytes")?]))
+    });
+    let [ebpf, preload] = seen;
+    let ((ebpf, ebpf_growths), (preload, preload_growths)) = (ebpf?, preload?);
+    eprintln!("{ebpf} bytes, {ebpf_growths:?} by probes; {preload} bytes, {preload_growths:?} by the library");
+    ensure!(ebpf > 1 << 20 && ebpf.abs_diff(preload) <= 1 << 18, "{ebpf} bytes by probes, {preload} by the library");
+    // A cut that no call of the program's stands behind is seen at its next call, together with what that one did.
+    let close = ebpf_growths.iter().zip(preload_growths).take(2).all(|(left, right)| left.abs_diff(right) <= 12);
+    ensure!(close && ebpf_growths[0] > 300, "{ebpf_growths:?} by probes, {preload_growths:?} by the library");
     Ok(())
 }

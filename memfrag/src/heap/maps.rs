@@ -15,10 +15,10 @@ pub struct MapTotals {
     pub mremaps: u64,
     /// Calls of `madvise`.
     pub madvises: u64,
-    /// First end of the heap segment that was seen.
-    pub brk_first: Option<u64>,
-    /// Last end of the heap segment that was seen.
+    /// Last end of the program's heap segment that was seen.
     pub brk_end: Option<u64>,
+    /// Bytes by which the heap segment has grown, shrinking taken off; summed over the programs that the process was.
+    pub brk_growth: i64,
 }
 
 impl MapTotals {
@@ -45,7 +45,12 @@ impl MapTotals {
     }
 
     pub(super) fn brk(&mut self, end: u64) {
-        self.brk_first.get_or_insert(end);
-        self.brk_end = Some(end);
+        let before = self.brk_end.replace(end).unwrap_or(end);
+        self.brk_growth = self.brk_growth.wrapping_add(end.wrapping_sub(before).cast_signed());
+    }
+
+    /// Another program begins, with a segment of its own.
+    pub(super) fn begin_anew(&mut self) {
+        self.brk_end = None;
     }
 }

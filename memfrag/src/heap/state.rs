@@ -430,6 +430,7 @@ impl Heap {
             self.activity = Some(Box::new(Activity::new(footprint, std::iter::empty())));
         }
         self.segment.begin_anew();
+        self.maps.begin_anew();
         self.live = Amount::default();
         self.older = Older::default();
         self.older_taken = 0;

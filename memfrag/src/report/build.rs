@@ -420,10 +420,7 @@ impl ReportBuilder {
             mapped: Mapped {
                 mapped_bytes: maps.mapped_bytes,
                 unmapped_bytes: maps.unmapped_bytes,
-                brk_growth_bytes: match (maps.brk_first, maps.brk_end) {
-                    (Some(first), Some(end)) => end.wrapping_sub(first).cast_signed(),
-                    _ => 0,
-                },
+                brk_growth_bytes: maps.brk_growth,
             },
             timeline: timeline(heap, process.ended().map_or(now, |_| 0)),
             ..about

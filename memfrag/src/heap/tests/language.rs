@@ -127,6 +127,7 @@ fn line(text: &mut String, heaps: &Heaps, process: &Process) {
     field("mapped", maps.mapped_bytes);
     field("unmapped", maps.unmapped_bytes);
     field("brk", maps.brk_end.unwrap_or(0));
+    field("grown", maps.brk_growth.unsigned_abs());
     let peak = heap.peak();
     if peak.live.bytes > 0 {
         write!(text, " peak {}/{}@{}", peak.live.blocks, peak.live.bytes, peak.time).expect("written");

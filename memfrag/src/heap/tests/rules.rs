@@ -446,6 +446,18 @@ fn mapping_calls_add_up() {
 }
 
 #[test]
+fn every_program_of_a_process_has_a_segment_of_its_own() {
+    check(
+        "brk 100
+         brk 180
+         exec
+         brk 90000
+         brk 90010",
+        "10 execs 1 brk 589840 grown 144 []",
+    );
+}
+
+#[test]
 fn functions_and_origins_are_counted_apart() {
     let heaps = run("malloc a0 32 111
                      malloc b0 32 111
