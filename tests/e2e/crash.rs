@@ -112,6 +112,7 @@ impl Drop for Orphan {
 fn killed_while_it_runs_a_command(backend: Backend) -> Result<()> {
     let mut chance = Chance::new()?;
     let dir = place::scratch()?;
+    let mut sessions = Vec::new();
     for round in 0..rounds() {
         let status = dir.path().join(format!("status{round}"));
         let recording = dir.path().join(format!("{round}.mfrag"));
@@ -139,6 +140,14 @@ fn killed_while_it_runs_a_command(backend: Backend) -> Result<()> {
         process::send(orphan.0, libc::SIGTERM)?;
         until("the target has ended", Duration::from_secs(20), || Ok(!process::exists(orphan.0)))?;
         ensure!(state(&status)?.2 == "ok", "the target found its blocks broken");
+        sessions.push(format!("memfrag-{}-", memfrag.pid()));
+    }
+    // The next session finds what they left.
+    let recording = dir.path().join("next.mfrag");
+    process::run(&mut trace(Backend::Preload, &recording, &Command::new("true"))?)?.success()?;
+    for entry in std::fs::read_dir("/dev/shm")? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        ensure!(!sessions.iter().any(|session| name.starts_with(session)), "/dev/shm/{name} was left behind");
     }
     Ok(())
 }

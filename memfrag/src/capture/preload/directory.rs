@@ -1,16 +1,23 @@
 //! The session's directory: the library and, beside it or elsewhere, the shared files.
+//!
+//! The daemon keeps its directories locked as long as it lives. One that nobody keeps locked belonged to a daemon that
+//! was killed, and is removed by the next one.
 
+use crate::target::process;
 use memfrag_common::session::{DATA, LIBRARY};
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The library, as built with this program.
 static LIBRARY_BYTES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libmemfrag_preload.so"));
+
+/// What the names of sessions' directories begin with.
+const PREFIX: &str = "memfrag-";
 
 /// The session's directories. They are removed when this is dropped.
 #[derive(Debug)]
@@ -18,6 +25,8 @@ pub(crate) struct Directory {
     home: PathBuf,
     data: PathBuf,
     keep_library: bool,
+    /// Open and locked.
+    locked: Vec<File>,
 }
 
 impl Directory {
@@ -44,14 +53,19 @@ impl Directory {
             let text = format!("cannot make a session directory ({}); set TMPDIR to a writable one", tried.join("; "));
             Err(io::Error::other(text))
         };
-        let home = make(true)?;
-        let mut directory = Self { data: home.join(DATA), home, keep_library: false };
+        let (home, lock) = make(true)?;
+        let mut directory = Self { data: home.join(DATA), home, keep_library: false, locked: vec![lock] };
         if candidates.first().is_some_and(|first| directory.home.starts_with(first)) {
             DirBuilder::new().mode(0o700).create(&directory.data)?;
         } else {
-            let data = make(false)?;
+            let (data, lock) = make(false)?;
+            directory.locked.push(lock);
             symlink(&data, directory.home.join(DATA))?;
             directory.data = data;
+        }
+        let user = fs::metadata(&directory.home)?.uid();
+        for parent in &candidates {
+            remove_orphans(parent, user);
         }
         File::create(directory.library())?.write_all(LIBRARY_BYTES)?;
         Ok(directory)
@@ -92,17 +106,63 @@ fn candidates() -> Vec<PathBuf> {
     paths
 }
 
-fn make_unique(parent: &Path) -> io::Result<PathBuf> {
+/// Makes a directory and locks it. It gets its name only then, so that nobody finds it unlocked.
+fn make_unique(parent: &Path) -> io::Result<(PathBuf, File)> {
     let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
     for attempt in 0..100 {
-        let path = parent.join(format!("memfrag-{}-{:x}", std::process::id(), time + attempt));
-        match DirBuilder::new().mode(0o700).create(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-            Ok(()) => return Ok(path),
+        let name = format!("{PREFIX}{}-{:x}", std::process::id(), time + attempt);
+        let (unlocked, path) = (parent.join(format!(".{name}")), parent.join(name));
+        match DirBuilder::new().mode(0o700).create(&unlocked) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            made => made?,
         }
+        let lock = File::open(&unlocked)?;
+        // Where no locks are to be had, nobody can take it for an orphan either.
+        let _ = lock.try_lock();
+        fs::rename(&unlocked, &path)?;
+        return Ok((path, lock));
     }
     Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Removes the user's sessions' directories whose daemon has ended without doing so. What cannot be removed, stays.
+fn remove_orphans(parent: &Path, user: u32) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let own = |facts: fs::Metadata| facts.is_dir() && facts.uid() == user;
+        let Some(daemon) = entry.file_name().to_str().and_then(daemon_of) else { continue };
+        if process::Stat::read(daemon).is_ok() || !entry.metadata().is_ok_and(own) {
+            continue;
+        }
+        // A daemon of another process namespace has its lock.
+        let path = entry.path();
+        let Ok(lock) = File::open(&path) else { continue };
+        if lock.try_lock().is_err() {
+            continue;
+        }
+        if path.join(LIBRARY).exists() && in_use(&path) {
+            // As at the end of a session: the programs go on, and start others.
+            let _ = fs::remove_dir_all(path.join(DATA));
+        } else {
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
+}
+
+/// The daemon's id, if this is how a session's directory is called: the prefix, the id, and a time.
+fn daemon_of(name: &str) -> Option<u32> {
+    let (daemon, time) = name.strip_prefix(PREFIX)?.split_once('-')?;
+    u128::from_str_radix(time, 16).ok()?;
+    daemon.parse().ok()
+}
+
+/// Whether a process has mapped a library in the directory, or would hand it to the programs that it starts.
+fn in_use(home: &Path) -> bool {
+    let name = home.as_os_str().as_bytes();
+    let names = |pid: u32, file: &str| {
+        fs::read(format!("/proc/{pid}/{file}")).is_ok_and(|text| text.windows(name.len()).any(|part| part == name))
+    };
+    // Who cannot be asked belongs to another user, who cannot read the directory.
+    process::all().map_or(true, |pids| pids.into_iter().any(|pid| names(pid, "maps") || names(pid, "environ")))
 }
 
 fn forbids_exec(path: &Path) -> bool {
@@ -128,5 +188,59 @@ mod tests {
         assert!(fs::canonicalize(home.join(DATA)).unwrap() == fs::canonicalize(&data).unwrap());
         drop(directory);
         assert!(!home.exists() && !data.exists());
+    }
+
+    /// A directory as a daemon makes it that then is killed.
+    fn orphan(parent: &Path) -> PathBuf {
+        let (made, lock) = make_unique(parent).unwrap();
+        let mut daemon = std::process::Command::new("true").spawn().unwrap();
+        daemon.wait().unwrap();
+        let path = parent.join(format!("{PREFIX}{}-1234abcd", daemon.id()));
+        fs::rename(made, &path).unwrap();
+        fs::write(path.join(LIBRARY), LIBRARY_BYTES).unwrap();
+        fs::create_dir(path.join(DATA)).unwrap();
+        fs::write(path.join(DATA).join("1-2"), "ring").unwrap();
+        drop(lock);
+        path
+    }
+
+    #[test]
+    fn what_killed_daemons_left_is_removed_and_nothing_else() {
+        let parent = tempfile::tempdir().unwrap();
+        let user = fs::metadata(parent.path()).unwrap().uid();
+        let orphan = orphan(parent.path());
+        let (living, _) = make_unique(parent.path()).unwrap();
+        let elsewhere = self::orphan(parent.path());
+        let lock = File::open(&elsewhere).unwrap();
+        lock.lock().unwrap();
+        let others =
+            ["memfrag-trace", "memfrag-12-xyz", "memfrag--1", "other-1-2"].map(|name| parent.path().join(name));
+        for path in &others {
+            fs::create_dir(path).unwrap();
+        }
+        let file = parent.path().join("memfrag-12-34");
+        fs::write(&file, "no directory").unwrap();
+        remove_orphans(parent.path(), user);
+        assert!(!orphan.exists() && living.exists() && elsewhere.exists() && file.exists());
+        assert!(others.iter().all(|path| path.exists()));
+    }
+
+    #[test]
+    fn a_library_stays_while_a_program_names_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let user = fs::metadata(parent.path()).unwrap().uid();
+        let orphan = orphan(parent.path());
+        let mut program = std::process::Command::new("sleep");
+        let mut program = program.arg("100").env("LD_PRELOAD", orphan.join(LIBRARY)).spawn().unwrap();
+        // Until it has become the command, it has this program's environment.
+        while !in_use(&orphan) {
+            std::thread::yield_now();
+        }
+        remove_orphans(parent.path(), user);
+        assert!(orphan.join(LIBRARY).exists() && !orphan.join(DATA).exists());
+        program.kill().unwrap();
+        program.wait().unwrap();
+        remove_orphans(parent.path(), user);
+        assert!(!orphan.exists());
     }
 }
