@@ -185,7 +185,7 @@ fn the_printed_heap() -> Result<()> {
 }
 
 /// The one child of a process.
-fn child(pid: u32) -> Result<u32> {
+pub(crate) fn child(pid: u32) -> Result<u32> {
     let is_child = |&other: &u32| proc::Stat::read(other).is_ok_and(|stat| stat.ppid == pid);
     proc::all()?.into_iter().find(is_child).context("memfrag has no child")
 }

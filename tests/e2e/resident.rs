@@ -106,7 +106,7 @@ fn places(ledger: &Value, owned: u64) -> Result<()> {
 }
 
 /// A sum over all mappings, in bytes.
-fn rollup(pid: u32, name: &str) -> Result<u64> {
+pub(crate) fn rollup(pid: u32, name: &str) -> Result<u64> {
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let line = rollup.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0 kB");
     Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()? * 1024)

@@ -1,0 +1,218 @@
+//! Real programs held as they exit: their heap walked from outside, the blocks that the trace knows, the ledger, what
+//! malloc says of itself and what the kernel counts all describe one and the same moment.
+
+use crate::heap_walk::child;
+use crate::resident::rollup;
+use anyhow::{Context, Result, ensure};
+use memfrag::glibc::{ChunkKind, Confidence, Walk};
+use memfrag_tests::known_heap::of_malloc_info;
+use memfrag_tests::memfrag::{Backend, Report, trace};
+use memfrag_tests::process::{self, Running, until};
+use memfrag_tests::{place, tests_on_both};
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+tests_on_both!(git, python, perl, cc1, node);
+
+/// The history of a repository made for this, with its changes.
+fn git(backend: Backend) -> Result<()> {
+    let dir = place::scratch()?;
+    let program = place::tool("git")?;
+    let repository = dir.path().join("repository");
+    let run = |words: &[&str]| {
+        let mut git = Command::new(&program);
+        let identity = ["-c", "user.name=a", "-c", "user.email=a@localhost", "-c", "commit.gpgsign=false"];
+        git.arg("-C").arg(&repository).args(identity).args(words).env("GIT_CONFIG_NOSYSTEM", "1");
+        process::run(&mut git)?.success()
+    };
+    std::fs::create_dir(&repository)?;
+    run(&["init", "-q"])?;
+    for round in 0..40 {
+        for file in 0..5 {
+            let mut text = String::new();
+            for line in 0..600 {
+                writeln!(text, "line {line} of {file}, as round {} left it", round / (1 + line % 7))?;
+            }
+            std::fs::write(repository.join(format!("file{file}")), text)?;
+        }
+        run(&["add", "."])?;
+        run(&["commit", "-q", "-m", &format!("round {round}")])?;
+    }
+    let mut target = Command::new(&program);
+    target.arg("-C").arg(&repository).args(["--no-pager", "log", "-p"]);
+    agrees(backend, &mut target)
+}
+
+fn python(backend: Backend) -> Result<()> {
+    let script = "import json, threading\n\
+        data = [{'id': i, 'tags': [str(j) * (j % 9) for j in range(i % 20)]} for i in range(3000)]\n\
+        big = [bytearray(i * 1000) for i in range(100, 400, 7)]; del big[::3]\n\
+        def work(): data.append(json.loads(json.dumps(data[:500])))\n\
+        threads = [threading.Thread(target=work) for i in range(4)]\n\
+        for thread in threads: thread.start()\n\
+        for thread in threads: thread.join()\n";
+    let mut target = Command::new(place::tool("python3")?);
+    agrees(backend, target.args(["-c", script]).env("PYTHONMALLOC", "malloc"))
+}
+
+fn perl(backend: Backend) -> Result<()> {
+    let script = "my %h; for my $i (1..40000) { $h{$i} = 'x' x ($i % 700); delete $h{$i - 3} if $i % 2; }";
+    agrees(backend, Command::new(place::tool("perl")?).args(["-e", script]))
+}
+
+fn cc1(backend: Backend) -> Result<()> {
+    let dir = place::scratch()?;
+    let source = dir.path().join("some.c");
+    let mut text = String::new();
+    for n in 0..300 {
+        writeln!(
+            text,
+            "int f{n}(int *p, int x) {{ for (int i = 0; i < x; i++) p[i] = p[i ^ {n}] * x; return p[{n}]; }}"
+        )?;
+    }
+    std::fs::write(&source, text)?;
+    let found = process::run(Command::new(place::tool("gcc")?).arg("-print-prog-name=cc1"))?.success()?.text();
+    agrees(backend, Command::new(found.trim()).args(["-quiet", "-O2"]).arg(source).args(["-o", "/dev/null"]))
+}
+
+fn node(backend: Backend) -> Result<()> {
+    let script = "let kept = []; for (let i = 0; i < 20000; i++) { \
+        const b = Buffer.allocUnsafeSlow(500 + i % 3000).fill(i % 251); if (i % 9 === 0) kept.push(b); }";
+    agrees(backend, Command::new(place::tool("node")?).args(["-e", script]))
+}
+
+/// What `at_exit.c` wrote: `malloc_info`'s document, and `mallinfo2`'s numbers by their names.
+struct Said {
+    info: String,
+    sums: String,
+}
+
+impl Said {
+    fn read(path: &Path) -> Option<Self> {
+        let text = std::fs::read_to_string(path).ok()?;
+        let (info, sums) = text.split_once("</malloc>\n")?;
+        sums.ends_with("\nend\n").then(|| Self { info: info.to_owned(), sums: sums.to_owned() })
+    }
+
+    fn number(&self, name: &str) -> Result<u64> {
+        let line = self.sums.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.with_context(|| format!("no {name} in {}", self.sums))?.parse().context("no number")
+    }
+}
+
+/// Traces the program until it exits, where it is held, and compares everything that is known of it then.
+fn agrees(backend: Backend, target: &mut Command) -> Result<()> {
+    let dir = place::scratch()?;
+    let (recording, file) = (dir.path().join("r.mfrag"), dir.path().join("said"));
+    let name = Path::new(target.get_program()).file_name().context("no name")?.to_owned();
+    let helper = place::compile("at_exit", "at_exit.so", &["-shared", "-fPIC"])?;
+    target.env("LD_PRELOAD", helper).env("AT_EXIT_PROGRAM", &name).env("AT_EXIT_FILE", &file);
+    let mut memfrag = Running::start(&mut trace(backend, &recording, target)?)?;
+    let (mut pid, mut said) = (0, None);
+    until("the program stands still at its end", process::LIMIT, || {
+        ensure!(memfrag.alive()?, "memfrag ended: {}", memfrag.stderr()?);
+        pid = child(memfrag.pid()).unwrap_or(0);
+        said = Said::read(&file);
+        let stopped =
+            |pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T "));
+        Ok(pid != 0 && said.is_some() && stopped(pid))
+    })?;
+    let said = said.context("nothing was said")?;
+    let walk = Walk::take(pid)?;
+    ensure!(walk.confidence == Confidence::Exact, "{:?}", walk.discrepancies);
+    of_malloc_info(&said.info, &walk)?;
+    of_mallinfo(&said, &walk)?;
+    // Before the probes are taken out, for which the kernel copied pages of the libraries.
+    let resident = rollup(pid, "Rss:")?;
+    let in_segment = segment(pid)?;
+    memfrag.signal(libc::SIGINT)?;
+    until("the trace has ended", Duration::from_mins(1), || {
+        Ok(Report::of(&recording).is_ok_and(|report| report.nothing_lost().is_ok()))
+    })?;
+    let report = Report::of(&recording)?;
+    process::send(pid, libc::SIGKILL)?;
+    memfrag.wait(process::LIMIT)?;
+    let process = report.0["processes"].as_array().into_iter().flatten().find(|process| process["pid"] == pid);
+    let process = process.context("the process is not in the report")?;
+    let used = knows_every_chunk(process, &walk)?;
+    let ledger = &process["end"]["ledger"];
+    of_ledger(ledger, &walk, resident)?;
+    let main = &ledger["places"]["main_arena"]["resident"];
+    ensure!(*main == in_segment, "{in_segment} bytes of the heap segment are resident: {ledger}");
+    eprintln!(
+        "{}: {used} chunks in use of {} arenas, {resident} bytes resident",
+        name.display(),
+        walk.layout.arenas.len()
+    );
+    Ok(())
+}
+
+fn count(walk: &Walk, kind: ChunkKind) -> u64 {
+    walk.layout.arenas.iter().map(|arena| arena.count_of(kind) as u64).sum()
+}
+
+fn bytes(walk: &Walk, kind: ChunkKind) -> u64 {
+    walk.layout.arenas.iter().map(|arena| arena.bytes_of(kind)).sum()
+}
+
+fn system(walk: &Walk) -> u64 {
+    walk.layout.arenas.iter().map(|arena| arena.system_bytes).sum()
+}
+
+/// `mallinfo2`'s sums over all arenas. To it chunks in threads' caches are in use, and those in fastbins free.
+fn of_mallinfo(said: &Said, walk: &Walk) -> Result<()> {
+    let free = bytes(walk, ChunkKind::Free) + bytes(walk, ChunkKind::Top) + bytes(walk, ChunkKind::Fastbin);
+    let found = [
+        ("arena", system(walk)),
+        ("ordblks", count(walk, ChunkKind::Free) + count(walk, ChunkKind::Top)),
+        ("hblks", walk.layout.mapped.len() as u64),
+        ("hblkhd", walk.mapped_bytes),
+        ("fsmblks", bytes(walk, ChunkKind::Fastbin)),
+        ("fordblks", free),
+        ("uordblks", system(walk) - free),
+        ("keepcost", walk.layout.arenas[0].bytes_of(ChunkKind::Top)),
+    ];
+    for (name, found) in found {
+        let said = said.number(name)?;
+        ensure!(said == found, "{name}: mallinfo2 says {said}, found {found}");
+    }
+    Ok(())
+}
+
+/// Every chunk in use is a block whose allocation the trace saw, or one from before it, of which a launched command
+/// has only those of libc and the loader. Gives how many that are.
+fn knows_every_chunk(process: &Value, walk: &Walk) -> Result<u64> {
+    let used = count(walk, ChunkKind::Used) + walk.layout.mapped.len() as u64;
+    let number =
+        |path: &str| process.pointer(path).and_then(Value::as_u64).with_context(|| format!("{path}: {process}"));
+    let (live, older) = (number("/end/live_blocks")?, number("/older/blocks")?);
+    ensure!(live + older == used, "{live} live and {older} older blocks, but {used} chunks are in use");
+    ensure!(older <= 64 && live > 100, "{live} live and {older} older blocks");
+    let anomalies = &process["anomalies"];
+    ensure!(anomalies["missed_frees"].is_null() && anomalies["missed_allocations"].is_null(), "{anomalies}");
+    Ok(used)
+}
+
+/// The ledger is made of the same walk, and of the pages that the kernel counts.
+fn of_ledger(ledger: &Value, walk: &Walk, resident: u64) -> Result<()> {
+    let number = |name: &str| ledger[name].as_u64().with_context(|| format!("{name} in {ledger}"));
+    let lines =
+        ["free_pages", "requested", "rounding", "cached", "free_in_pages", "metadata", "untracked", "not_malloc"];
+    let sum = lines.iter().map(|name| number(name)).sum::<Result<u64>>()?;
+    ensure!(number("rss")? == resident && sum == resident, "the lines add up to {sum} of {resident}: {ledger}");
+    ensure!(ledger["unexplained"] == 0 && number("contradicted_blocks")? == 0, "{ledger}");
+    let cached = bytes(walk, ChunkKind::Tcache) + bytes(walk, ChunkKind::Fastbin);
+    ensure!(number("cached")? <= cached, "{cached} bytes are cached: {ledger}");
+    Ok(())
+}
+
+/// Resident bytes of the heap segment, as the kernel counts them.
+fn segment(pid: u32) -> Result<u64> {
+    let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps"))?;
+    let mut lines = smaps.lines().skip_while(|line| !line.ends_with("[heap]"));
+    let resident = lines.find_map(|line| line.strip_prefix("Rss:")).context("no heap segment")?;
+    Ok(resident.trim().trim_end_matches("kB").trim().parse::<u64>()? * 1024)
+}
