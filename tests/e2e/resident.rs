@@ -69,10 +69,7 @@ fn adds_up(backend: Backend, target: &mut Command) -> Result<()> {
         pid = child(memfrag.pid(), &name)?;
         Ok(pid != 0 && rollup(pid, "Anonymous:")? > 8 << 20)
     })?;
-    process::send(pid, libc::SIGSTOP)?;
-    until("the program stands still", Duration::from_secs(10), || {
-        Ok(std::fs::read_to_string(format!("/proc/{pid}/stat"))?.contains(") T "))
-    })?;
+    stop_outside_the_library(pid)?;
     // Before the probes are taken out, for which the kernel copied pages of the libraries.
     let counted = rollup(pid, "Rss:")?;
     memfrag.signal(libc::SIGINT)?;
@@ -95,6 +92,37 @@ fn adds_up(backend: Backend, target: &mut Command) -> Result<()> {
     ensure!(number("requested")? + number("untouched")? == live, "{live} bytes are live");
     ensure!(number("requested")? > 1 << 20 && number("contradicted_blocks")? == 0, "{ledger}");
     places(ledger, sum - number("not_malloc")?)
+}
+
+/// Stops a program, but not in the middle of a record of the preload library's: that holds back the records before it
+/// that have the same stamp, until the program goes on.
+fn stop_outside_the_library(pid: u32) -> Result<()> {
+    let stopped = || -> Result<bool> {
+        process::send(pid, libc::SIGSTOP)?;
+        until("the program stands still", Duration::from_secs(10), || {
+            Ok(std::fs::read_to_string(format!("/proc/{pid}/stat"))?.contains(") T "))
+        })?;
+        let registers = std::fs::read_to_string(format!("/proc/{pid}/syscall"))?;
+        let at = registers
+            .split_whitespace()
+            .last()
+            .and_then(|at| u64::from_str_radix(at.trim_start_matches("0x"), 16).ok());
+        let at = at.with_context(|| format!("where process {pid} stands: {registers}"))?;
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
+        let within = |line: &str| {
+            let (start, end) = line.split_once(' ')?.0.split_once('-')?;
+            let range = u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?;
+            Some(range.contains(&at))
+        };
+        Ok(!maps.lines().any(|line| line.contains("libmemfrag_preload") && within(line) == Some(true)))
+    };
+    until("the program is outside the library", Duration::from_secs(10), || {
+        let outside = stopped()?;
+        if !outside {
+            process::send(pid, libc::SIGCONT)?;
+        }
+        Ok(outside)
+    })
 }
 
 /// The places add up to what the allocator owns.
