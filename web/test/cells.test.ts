@@ -3,7 +3,7 @@ import { test } from "node:test";
 import type { TileCells, TileFrame } from "../src/protocol";
 import { Cells } from "../src/worker/cells";
 import { ranges } from "../src/worker/engine";
-import { joined } from "../src/worker/painter";
+import { joined, united } from "../src/worker/painter";
 
 const uniform = (value: number): TileCells => ({ code: "uniform", value });
 const changes = (list: [number, number][]): TileCells => ({
@@ -100,4 +100,12 @@ test("tiles are asked for as ranges, rectangles are drawn as columns", () => {
         rect(40, 5),
         rect(0, 10, 50),
     ]);
+});
+
+test("a tile's squares are put on the canvas at once, unless they are far apart", () => {
+    const square = (x: number, y: number) => ({ x, y, width: 16, height: 16 });
+    assert.deepEqual(united([square(0, 0), square(16, 0), square(16, 16), square(0, 16)]), [{ x: 0, y: 0, width: 32, height: 32 }]);
+    const apart = [square(0, 0), square(500, 300)];
+    assert.deepEqual(united(apart), apart);
+    assert.deepEqual(united([]), []);
 });

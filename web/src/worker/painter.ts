@@ -62,13 +62,15 @@ export class Painter {
     update(geometry: Geometry, scroll: number, dirty: ReadonlyMap<number, Dirty>, cells: Source, look: Look): void {
         const rects: Rect[] = [];
         for (const [tile, { first, last }] of dirty) {
+            const parts: Rect[] = [];
             for (const spot of this.byTile.get(tile) ?? []) {
                 const from = Math.max(first, spot.first);
                 const to = Math.min(last + 1, spot.first + spot.count);
                 if (from >= to) continue;
                 const rect = this.paint(geometry, scroll, spot, from, to, cells, look);
-                if (rect !== null) rects.push(rect);
+                if (rect !== null) parts.push(rect);
             }
+            rects.push(...united(parts));
         }
         for (const rect of joined(rects)) this.context.putImageData(this.image, 0, 0, rect.x, rect.y, rect.width, rect.height);
     }
@@ -200,6 +202,18 @@ function clipped(rect: Rect, width: number, height: number): Rect | null {
     const [x0, y0] = [Math.max(0, rect.x), Math.max(0, rect.y)];
     const [x1, y1] = [Math.min(width, rect.x + rect.width), Math.min(height, rect.y + rect.height)];
     return x0 < x1 && y0 < y1 ? { x: x0, y: y0, width: x1 - x0, height: y1 - y0 } : null;
+}
+
+/** Rectangles as the one around them, where that is hardly larger than they are: a tile of a Hilbert curve is mostly a square. */
+export function united(rects: Rect[]): Rect[] {
+    if (rects.length < 2) return rects;
+    let [left, top, right, bottom, area] = [Infinity, Infinity, 0, 0, 0];
+    for (const { x, y, width, height } of rects) {
+        [left, top, right, bottom] = [Math.min(left, x), Math.min(top, y), Math.max(right, x + width), Math.max(bottom, y + height)];
+        area += width * height;
+    }
+    const around = { x: left, y: top, width: right - left, height: bottom - top };
+    return around.width * around.height <= 2 * area ? [around] : rects;
 }
 
 /** Rectangles that stand one below the other, as one. */
