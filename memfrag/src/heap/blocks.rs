@@ -412,6 +412,18 @@ impl Blocks {
         ByAddress::new(within, spans)
     }
 
+    /// Bytes of the tables that nobody shares, and of what every handle has for itself.
+    pub(super) fn own_bytes(&self) -> u64 {
+        let regions = self.spans.iter().flat_map(|(_, span)| span.iter());
+        let slots: usize = regions
+            .map(|region| match &region.slots {
+                Slots::Owned(slots) => slots.capacity() * size_of::<Slot>(),
+                Slots::Shared(_) => 0,
+            })
+            .sum();
+        (slots + self.spans.len() * size_of::<Span>() + self.spans.memory_bytes()) as u64
+    }
+
     /// Bytes of memory that the blocks take here, tables and their free slots included; shared tables count in full.
     pub fn memory_bytes(&self) -> u64 {
         let regions = self.spans.iter().flat_map(|(_, span)| span.iter());

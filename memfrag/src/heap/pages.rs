@@ -289,6 +289,12 @@ impl Pages {
         Self { peak_bytes: self.peak_bytes, ..self.fork() }
     }
 
+    /// Bytes of the tables that nobody shares, and of what every handle has for itself.
+    pub(super) fn own_bytes(&self) -> u64 {
+        let owned = self.tables.iter().filter(|(_, table)| matches!(table, Table::Owned(_))).count();
+        (owned * size_of::<Records>() + self.tables.memory_bytes()) as u64
+    }
+
     /// Bytes of memory that the pages take here; shared tables count in full.
     pub fn memory_bytes(&self) -> u64 {
         // A node of the map holds up to eleven entries and is at least half full, the links in it aside.

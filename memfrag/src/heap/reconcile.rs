@@ -51,6 +51,10 @@ impl Older {
         self.blocks.memory_bytes()
     }
 
+    pub(super) fn own_bytes(&self) -> u64 {
+        self.blocks.own_bytes()
+    }
+
     pub(super) fn into_blocks(self) -> Blocks {
         self.blocks
     }

@@ -283,6 +283,14 @@ impl Heap {
         }
     }
 
+    /// Bytes that a [second handle](Self::share) keeps once this one has gone on: what nobody shares yet, and what every
+    /// handle has for itself.
+    pub(super) fn own_bytes(&self) -> u64 {
+        let tables = self.blocks.own_bytes() + self.older.own_bytes() + self.pages.own_bytes();
+        let activity = self.activity.as_ref().map_or(0, |activity| activity.memory_bytes());
+        tables + activity + self.origins.memory_bytes() + self.timeline.memory_bytes() + size_of::<Self>() as u64
+    }
+
     /// Bytes of memory that this state takes, tables included.
     pub fn memory_bytes(&self) -> u64 {
         let blocks = self.blocks.memory_bytes() + self.older.memory_bytes();

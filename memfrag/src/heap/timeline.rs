@@ -76,6 +76,10 @@ impl Timeline {
         timeline
     }
 
+    pub(super) fn memory_bytes(&self) -> u64 {
+        (self.points.capacity() * size_of::<Point>()) as u64
+    }
+
     /// When it begins, how wide a point is, and the points.
     pub(super) fn described(&self, live: Amount, taken: u64, totals: &Totals) -> (u64, u64, Vec<Point>) {
         (self.start, self.width(), self.points(live, taken, totals))

@@ -72,6 +72,11 @@ impl Heaps {
         sum
     }
 
+    /// Bytes that a copy by [`Self::share`] will keep once these heaps have gone on.
+    pub fn own_bytes(&self) -> u64 {
+        self.spaces.iter().map(Heap::own_bytes).sum()
+    }
+
     /// Bytes of memory that the heaps take here.
     pub fn memory_bytes(&self) -> u64 {
         self.spaces.iter().map(Heap::memory_bytes).sum()

@@ -392,7 +392,7 @@ impl Player {
             let mut states = source.states();
             let is_wanted = states.wants(mark.event());
             if is_wanted || is_near {
-                states.keep(*mark, builder.share(), !is_wanted);
+                states.keep(*mark, builder, !is_wanted);
             }
         };
         let ran = self.base.run(&self.reader, limit, has_time, &mut keep);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Events between two kept states at first. To replay so many takes a fraction of a second.
 const SPACING: u64 = 4 << 20;
-/// Bytes that all kept states may take. What they share counts for each of them, so they take less.
+/// Bytes that all kept states may take.
 const MOST_BYTES: u64 = 1 << 30;
 /// States kept beside those because somebody looked near them.
 const NEAR: usize = 8;
@@ -38,13 +38,15 @@ impl States {
         event - spaced.map_or(0, |(&at, _)| at) >= self.spacing.unwrap_or(SPACING)
     }
 
-    /// Keeps a state; `is_near` when somebody looks at what comes soon after it.
-    pub(super) fn keep(&mut self, mark: Mark, builder: ReportBuilder, is_near: bool) {
+    /// Keeps a copy of a state; `is_near` when somebody looks at what comes soon after it.
+    pub(super) fn keep(&mut self, mark: Mark, builder: &mut ReportBuilder, is_near: bool) {
         let event = mark.event();
         if self.kept.get(&event).is_some_and(|kept| is_near || !kept.is_near) {
             return;
         }
-        let bytes = builder.heaps().memory_bytes();
+        // What is shared already counts for the state with which it is.
+        let bytes = builder.heaps().own_bytes();
+        let builder = builder.share();
         self.drop_at(event);
         self.kept.insert(event, Kept { mark, builder, bytes, is_near });
         self.bytes += bytes;
@@ -73,9 +75,14 @@ impl States {
     }
 
     fn drop_at(&mut self, event: u64) {
-        if let Some(kept) = self.kept.remove(&event) {
-            self.bytes -= kept.bytes;
-            self.near.retain(|&at| at != event);
+        let Some(kept) = self.kept.remove(&event) else { return };
+        self.near.retain(|&at| at != event);
+        self.bytes -= kept.bytes;
+        if let Some((_, next)) = self.kept.range_mut(event..).next() {
+            // What the two have in common stays, and that is at least by how much the first had more.
+            let more = kept.bytes.saturating_sub(next.bytes);
+            next.bytes += more;
+            self.bytes += more;
         }
     }
 
