@@ -27,6 +27,7 @@ mod reader;
 mod scan;
 mod store;
 mod tables;
+mod times;
 mod varint;
 mod writer;
 

@@ -9,6 +9,7 @@ use super::index::{self, Entry, TRAILER};
 use super::items::Items;
 use super::notes::End;
 use super::scan::Scan;
+use super::times::Times;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -74,6 +75,7 @@ pub struct Reader {
     /// Whether no more is expected.
     pub(super) settled: bool,
     pub(super) scan: Scan,
+    pub(super) times: Times,
     events: u64,
     last_time: u64,
 }
@@ -135,6 +137,7 @@ impl Reader {
             length,
             settled: false,
             scan: Scan::new(first),
+            times: Times::default(),
             events: 0,
             last_time: 0,
         };
@@ -261,54 +264,6 @@ impl Reader {
         Cursor::end_in(self, last.next()?.0)
     }
 
-    /// About how many events a second were recorded in the second before a time, as the headers of the chunks tell.
-    /// `chunk` is one near that time, where the search begins.
-    pub fn rate_at(&self, chunk: usize, time: u64) -> u64 {
-        const SECOND: u64 = 1_000_000_000;
-        /// More chunks than a second has.
-        const LOOKED_AT: usize = 1024;
-        let from = time.saturating_sub(SECOND);
-        let before = &self.chunks[..chunk.min(self.chunks.len())];
-        let events = before.iter().rev().take(LOOKED_AT).map(|entry| &entry.header);
-        let events = events.filter(|header| header.kind == kind::EVENTS && header.last_time > from);
-        let shares = events.map(|header| {
-            let (first, last) = (header.first_time.max(from), header.last_time.min(time));
-            let length = header.last_time.saturating_sub(header.first_time) + 1;
-            let within = (last + 1).saturating_sub(first);
-            u128::from(header.items) * u128::from(within) / u128::from(length)
-        });
-        shares.sum::<u128>() as u64
-    }
-
-    /// How many chunks it takes to see everything up to a time: behind those all is later.
-    pub fn end_of(&self, time: u64) -> usize {
-        self.chunks.iter().rposition(|entry| entry.header.first_time <= time).map_or(0, |last| last + 1)
-    }
-
-    /// How many chunks lie before the first one in which something is later than a time.
-    pub fn start_of(&self, time: u64) -> usize {
-        self.chunks.iter().position(|entry| entry.header.last_time > time).unwrap_or(self.chunks.len())
-    }
-
-    /// How many events were given to the recording before those that are later than a time, about.
-    pub fn event_at(&self, time: u64) -> u64 {
-        let until = &self.chunks[..self.end_of(time)];
-        let last = until.iter().rev().map(|entry| &entry.header).find(|header| header.kind == kind::EVENTS);
-        last.map_or(0, |header| header.first_event + u64::from(header.items))
-    }
-
-    /// How many events were given to the recording before the end of its last chunk of them, those missing included.
-    pub fn last_event(&self) -> u64 {
-        self.event_at(u64::MAX)
-    }
-
-    /// The number of the chunk in which an event of a number is, or would be, counted from 0.
-    pub fn chunk_of(&self, event: u64) -> usize {
-        let holds = |entry: &Entry| entry.header.kind == kind::EVENTS && entry.header.first_event <= event;
-        let last = self.chunks.iter().enumerate().rev().find(|(_, entry)| holds(entry));
-        last.map_or(0, |(at, _)| at)
-    }
-
     /// How many chunks there are, of all kinds.
     pub fn chunk_count(&self) -> usize {
         self.chunks.len()
@@ -320,6 +275,7 @@ impl Reader {
             self.events += u64::from(entry.header.items);
         }
         self.last_time = self.last_time.max(entry.header.last_time);
+        self.times.add(&entry.header);
         self.chunks.push(entry);
     }
 
@@ -328,7 +284,7 @@ impl Reader {
         let kept = self.chunks.partition_point(|entry| entry.offset + entry.header.length() <= length);
         let first = self.chunks.get(kept)?.offset;
         let all = std::mem::take(&mut self.chunks);
-        (self.events, self.last_time) = (0, 0);
+        (self.events, self.last_time, self.times) = (0, 0, Times::default());
         all.into_iter().take(kept).for_each(|entry| self.add(entry));
         Some(first)
     }

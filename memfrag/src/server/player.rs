@@ -122,11 +122,31 @@ enum Aim {
     Play { speed: f64, from_ns: u64, since: Duration },
 }
 
+/// The recording as a player saw it last.
+#[derive(Clone, Debug)]
+struct Chunks(Option<Arc<Reader>>);
+
+impl Chunks {
+    /// Looks again. What nobody holds need not be copied when it becomes more, so this lets go first.
+    fn look(&mut self, source: &Source) {
+        self.0 = None;
+        self.0 = Some(source.reader());
+    }
+}
+
+impl std::ops::Deref for Chunks {
+    type Target = Reader;
+
+    fn deref(&self) -> &Reader {
+        self.0.as_deref().expect("held but for the moment of a look")
+    }
+}
+
 /// A place in a recording that moves, and the heaps there.
 #[derive(Debug)]
 pub struct Player {
     source: Arc<Source>,
-    reader: Arc<Reader>,
+    chunks: Chunks,
     /// Everything up to a place of the recording.
     base: Place,
     /// That, and what stands behind the place but is not later than the time aimed at.
@@ -147,16 +167,16 @@ pub struct Player {
 impl Player {
     /// One that goes to the newest event.
     pub fn new(source: Arc<Source>) -> Self {
-        let reader = source.reader();
+        let chunks = Chunks(Some(source.reader()));
         let base = source
             .states()
             .last_before(u64::MAX, u64::MAX)
-            .unwrap_or_else(|| Place::new(&reader, Arc::clone(source.symbols())));
+            .unwrap_or_else(|| Place::new(&chunks, Arc::clone(source.symbols())));
         let at_ns = base.cursor.latest();
         let began = base.cursor.event();
         Self {
             source,
-            reader,
+            chunks,
             base,
             exact: None,
             aim: Aim::Newest,
@@ -174,7 +194,7 @@ impl Player {
     pub fn fork(&mut self) -> Self {
         let mut fork = Self {
             source: Arc::clone(&self.source),
-            reader: Arc::clone(&self.reader),
+            chunks: self.chunks.clone(),
             base: self.base.share(),
             exact: self.exact.as_mut().map(Place::share),
             watched: self.watched.clone(),
@@ -247,7 +267,7 @@ impl Player {
             at_ns: self.at_ns,
             end_ns: end_ns.max(self.at_ns),
             state: match self.aim {
-                Aim::Newest if self.arrived && self.reader.is_settled() => State::Ended,
+                Aim::Newest if self.arrived && self.chunks.is_settled() => State::Ended,
                 Aim::Newest => State::Live,
                 Aim::Play { .. } => State::Playing,
                 Aim::Time(_) | Aim::Event(_) if self.arrived => State::Paused,
@@ -257,7 +277,7 @@ impl Player {
             behind: self.behind,
             progress: self.progress(),
             events: event,
-            events_per_s: self.reader.rate_at(self.base.cursor.chunk() + 1, self.at_ns),
+            events_per_s: self.chunks.rate_at(self.base.cursor.chunk() + 1, self.at_ns),
             lost: self.builder().lost(),
             epoch: self.epoch,
         }
@@ -271,9 +291,9 @@ impl Player {
         let share =
             |from: u64, at: u64, to: u64| at.saturating_sub(from) as f64 / to.saturating_sub(from).max(1) as f64;
         let share = match self.aim {
-            Aim::Newest => share(self.began, now, self.reader.events()),
+            Aim::Newest => share(self.began, now, self.chunks.events()),
             Aim::Event(to) => share(self.began, now, to),
-            Aim::Time(to) => share(self.began, now, self.reader.event_at(to)),
+            Aim::Time(to) => share(self.began, now, self.chunks.event_at(to)),
             Aim::Play { .. } => 1.0,
         };
         share.min(1.0)
@@ -293,7 +313,7 @@ impl Player {
     fn go_newest(&mut self) {
         self.leave_exact();
         self.look();
-        let newest = self.reader.events();
+        let newest = self.chunks.events();
         self.jump(u64::MAX, newest, |_| true);
         self.set_out(Aim::Newest);
     }
@@ -310,7 +330,7 @@ impl Player {
     fn seek(&mut self, at_ns: u64) {
         self.leave_exact();
         self.look();
-        let at_ns = at_ns.min(self.reader.last_time());
+        let at_ns = at_ns.min(self.chunks.last_time());
         self.jump(at_ns, u64::MAX, |base| base.cursor.latest() <= at_ns);
         self.at_ns = self.base.cursor.latest();
         self.set_out(Aim::Time(at_ns));
@@ -319,7 +339,7 @@ impl Player {
     fn step(&mut self, events: i64) {
         self.leave_exact();
         self.look();
-        let event = self.base.cursor.event().saturating_add_signed(events).min(self.reader.last_event());
+        let event = self.base.cursor.event().saturating_add_signed(events).min(self.chunks.last_event());
         self.jump(u64::MAX, event, |base| base.cursor.event() <= event);
         self.at_ns = self.base.cursor.latest();
         self.set_out(Aim::Event(event));
@@ -356,14 +376,14 @@ impl Player {
         }
         let kept = states.last_before(time, event);
         drop(states);
-        self.base = kept.unwrap_or_else(|| Place::new(&self.reader, Arc::clone(self.source.symbols())));
+        self.base = kept.unwrap_or_else(|| Place::new(&self.chunks, Arc::clone(self.source.symbols())));
         self.epoch += 1;
         self.watch_again();
     }
 
     /// Looks what the recording has now.
     fn look(&mut self) {
-        self.reader = self.source.reader();
+        self.chunks.look(&self.source);
     }
 
     /// Goes on for as long as `has_time` says; `now` is the time since any moment, the same each time.
@@ -395,7 +415,7 @@ impl Player {
                 states.keep(*mark, builder, !is_wanted);
             }
         };
-        let ran = self.base.run(&self.reader, limit, has_time, &mut keep);
+        let ran = self.base.run(&self.chunks, limit, has_time, &mut keep);
         if ran == Ran::End {
             self.source.found(self.base.cursor.damage());
         }
@@ -408,25 +428,25 @@ impl Player {
         self.at_ns = self.base.cursor.latest();
         if ran == Ran::OutOfTime {
             // A chunk more or less is what comes at once anyway.
-            self.behind = self.reader.chunk_count() > self.base.cursor.chunk() + 4;
+            self.behind = self.chunks.chunk_count() > self.base.cursor.chunk() + 4;
             self.arrived &= !self.behind;
             return Duration::ZERO;
         }
-        self.at_ns = self.at_ns.max(self.reader.last_time());
+        self.at_ns = self.at_ns.max(self.chunks.last_time());
         (self.arrived, self.behind) = (true, false);
-        if self.reader.is_settled() { IDLE_LOOK } else { LOOK }
+        if self.chunks.is_settled() { IDLE_LOOK } else { LOOK }
     }
 
     fn approach(&mut self, time: u64, has_time: &mut dyn FnMut() -> bool) -> Option<Duration> {
         self.look();
         if self.exact.is_none() {
-            let near = self.reader.start_of(time);
+            let near = self.chunks.start_of(time);
             let ran = self.run(&Limit { time, ..Limit::default() }, near, has_time);
             if ran == Ran::OutOfTime {
                 self.at_ns = self.base.cursor.latest().min(time);
                 return Some(Duration::ZERO);
             }
-            if ran == Ran::Beyond && self.base.cursor.has_until(&self.reader, time) {
+            if ran == Ran::Beyond && self.base.cursor.has_until(&self.chunks, time) {
                 let mut exact = self.base.share();
                 exact.cursor.keep_to(0..=time);
                 self.exact = Some(exact);
@@ -434,18 +454,18 @@ impl Player {
             }
         }
         if let Some(exact) = &mut self.exact {
-            let limit = Limit { chunk: self.reader.end_of(time), ..Limit::default() };
-            if exact.run(&self.reader, &limit, has_time, &mut |_, _| {}) == Ran::OutOfTime {
+            let limit = Limit { chunk: self.chunks.end_of(time), ..Limit::default() };
+            if exact.run(&self.chunks, &limit, has_time, &mut |_, _| {}) == Ran::OutOfTime {
                 return Some(Duration::ZERO);
             }
         }
         self.at_ns = time;
         self.arrived = true;
-        (!self.reader.is_settled()).then_some(IDLE_LOOK)
+        (!self.chunks.is_settled()).then_some(IDLE_LOOK)
     }
 
     fn count_to(&mut self, event: u64, has_time: &mut dyn FnMut() -> bool) -> Option<Duration> {
-        let near = self.reader.chunk_of(event);
+        let near = self.chunks.chunk_of(event);
         let ran = self.run(&Limit { event, ..Limit::default() }, near, has_time);
         self.at_ns = self.base.cursor.latest();
         if ran == Ran::OutOfTime {
@@ -474,7 +494,7 @@ impl Player {
         if ran == Ran::Beyond
             && let Some(far) = clock.checked_sub(ASTRAY_NS)
         {
-            let chunk = self.reader.end_of(far);
+            let chunk = self.chunks.end_of(far);
             if chunk > self.base.cursor.chunk() {
                 ran = self.run(&Limit { chunk, ..Limit::default() }, usize::MAX, has_time);
             }
@@ -497,7 +517,7 @@ impl Player {
                 FRAME
             }
             Ran::End => {
-                let end = self.reader.last_time();
+                let end = self.chunks.last_time();
                 self.at_ns = self.at_ns.max(clock.min(end.max(reached)));
                 self.behind = false;
                 if self.at_ns >= end {

@@ -192,6 +192,36 @@ proptest! {
     }
 }
 
+/// What is found quickly is what going over all chunks finds.
+#[test]
+fn chunks_are_found_by_time_and_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.mfrag");
+    let mut events = program(3000, 9);
+    // Every so often one comes late.
+    for at in (0..events.len()).step_by(37) {
+        events[at].time = events[at].time.saturating_sub(20_000);
+    }
+    record_in_chunks(&path, &events, 4);
+    let reader = Reader::open(&path).unwrap();
+    let headers: Vec<_> = reader.entries().iter().map(|entry| entry.header).collect();
+    assert!(headers.len() > 700);
+    let last = reader.last_time();
+    for time in (0..=50).map(|part| last / 50 * part).chain([0, last, u64::MAX]) {
+        let early = |header: &super::super::chunk::ChunkHeader| header.first_time <= time;
+        assert_eq!(reader.end_of(time), headers.iter().rposition(early).map_or(0, |at| at + 1));
+        let start = headers.iter().position(|header| header.last_time > time);
+        assert_eq!(reader.start_of(time), start.unwrap_or(headers.len()));
+    }
+    for event in [0, 3, 4, 1000, 1003, 2999, 3000] {
+        assert_eq!(headers[reader.chunk_of(event)].first_event, event / 4 * 4);
+    }
+    assert_eq!((reader.last_event(), reader.event_at(last)), (3000, 3000));
+    // All of it lies within a thousandth of a second.
+    assert_eq!(reader.rate_at(headers.len(), last), 3000);
+    assert_eq!(reader.rate_at(headers.len(), u64::MAX), 0);
+}
+
 /// The disk was full in the middle of a chunk, which the writer cut off again.
 #[test]
 fn what_was_cut_off_again_is_forgotten() {
