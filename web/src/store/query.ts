@@ -78,7 +78,7 @@ class Follower<K extends QueryKind> {
         const running = now.state === "live" || now.state === "playing";
         // What does not depend on the cursor does on how much of the recording has been read.
         const read = (now.progress ?? 1) >= 1;
-        const place = `${who}/${this.options.follows === false ? read : `${now.at_ns}/${running}`}`;
+        const place = `${who}/${this.options.follows === false ? read : `${now.at_ns}/${now.events}/${running}`}`;
         const another = !this.seen.startsWith(`${who}/`);
         const asked = key !== this.key;
         if (!another && !asked && (place === this.seen || held || document.hidden)) return;
