@@ -4,7 +4,7 @@
 //! machine says `SKIP name: reason`, on its output or in the file that `MEMFRAG_SKIP_LOG` names; it is counted as
 //! skipped, not as passed, and named again at the end.
 
-use crate::{lint, setup, shell};
+use crate::{lint, setup, shell, web};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -31,6 +31,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     tally.suite("unit tests", &mut shell::cargo(&workspace));
     tally.check("release build", || shell::run(&mut shell::cargo(RELEASE)));
     tally.suite("end to end", &mut end_to_end(long));
+    tally.check("heap map in a browser", web::browser);
     tally.check("a second build has nothing to do", nothing_to_rebuild);
     tally.close()
 }

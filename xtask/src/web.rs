@@ -43,6 +43,21 @@ pub(crate) fn check() -> Result<()> {
     Ok(())
 }
 
+/// Tries the heap map in Chromium, against a server that makes up a heap.
+pub(crate) fn browser() -> Result<()> {
+    const NAME: &str = "heap map in a browser";
+    if !tools() {
+        shell::skip(NAME, "node or npm is not installed; `cargo xtask setup` does it as root");
+        return Ok(());
+    }
+    if !["chromium", "chromium-browser", "google-chrome"].iter().any(|name| shell::find(name).is_some()) {
+        shell::skip(NAME, "chromium is not installed; `cargo xtask setup` does it as root");
+        return Ok(());
+    }
+    prepare()?;
+    script(&["run", "--silent", "test:browser"])
+}
+
 fn web() -> PathBuf {
     shell::root().join("web")
 }
