@@ -88,13 +88,13 @@ export interface ProcessReport {
     mapped: { mapped_bytes: number; unmapped_bytes: number; brk_growth_bytes: number };
 }
 
-/** How a site is called for people: its function and where that is, or file and offset. */
+/** How a site is called for people: by its text, which names the function where one is known. */
 export function siteName(one: { site: string; function?: string | null }): string {
-    return one.function ? one.function : one.site;
+    return one.function && !one.site.includes(one.function) ? one.function : one.site;
 }
 
-/** What stands beside the name: source line, or the module and offset where a function has the name. */
+/** What stands beside the name: source line, or the text of the site where another name is shown. */
 export function sitePlace(one: { site: string; function?: string | null; file?: string | null; line?: number | null }): string {
     if (one.file) return one.line ? `${one.file}:${one.line}` : one.file;
-    return one.function ? one.site : "";
+    return siteName(one) === one.site ? "" : one.site;
 }

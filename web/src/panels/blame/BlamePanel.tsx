@@ -1,5 +1,6 @@
 // Whose blocks keep free memory: owners ranked by what would be released without them.
 
+import { useEffect, useRef } from "preact/hooks";
 import { advice } from "../../explain/findings";
 import { address as hex, bytes, count, times } from "../../format";
 import { useHeld } from "../../list/held";
@@ -58,9 +59,12 @@ function Filter() {
 }
 
 function Shown({ blame }: { blame: Blame }) {
+    const list = useRef<HTMLDivElement>(null);
     const text = filter.value.toLowerCase();
     const rows = blame.sites.filter((one) => text === "" || `${one.site} ${one.function ?? ""} ${one.module ?? ""} ${one.file ?? ""}`.toLowerCase().includes(text));
     const chosen = rows.find((one) => one.site === site.value?.site) ?? null;
+    // The list gets short to make room for what is chosen, which must stay in sight.
+    useEffect(() => { list.current?.querySelector("tr.chosen")?.scrollIntoView({ block: "nearest" }); }, [chosen?.site]);
     const pick = (one: Blamed) => {
         const off = site.value?.site === one.site;
         site.value = off ? null : { site: one.site, address: one.address === null ? null : hex(one.address) };
@@ -71,7 +75,9 @@ function Shown({ blame }: { blame: Blame }) {
             <p class="lead">
                 <strong>{bytes(blame.trim_yield_bytes)}</strong> could be returned now by malloc_trim; <strong>{bytes(blame.stuck_bytes)}</strong> more are free and stay, on pages that these hold:
             </p>
-            <Table label="Owners" columns={COLUMNS} rows={rows} id={(one) => one.site} chosen={chosen?.site ?? null} choose={pick} />
+            <div ref={list} class={chosen ? "short" : ""}>
+                <Table label="Owners" columns={COLUMNS} rows={rows} id={(one) => one.site} chosen={chosen?.site ?? null} choose={pick} />
+            </div>
             {chosen ? <OwnerDetail owner={chosen} by={blame.by} /> : <Order blame={blame} />}
             <details class="limits">
                 <summary>What these numbers do not tell</summary>
