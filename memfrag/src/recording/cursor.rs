@@ -52,6 +52,11 @@ pub struct Mark {
 }
 
 impl Mark {
+    #[cfg(test)]
+    pub(crate) fn new(event: u64, latest: u64) -> Self {
+        Self { position: 0, event, latest, damage: Damage::default(), chunks_read: 0 }
+    }
+
     /// The number of the event that comes next.
     pub const fn event(&self) -> u64 {
         self.event

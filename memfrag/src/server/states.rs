@@ -13,14 +13,22 @@ const MOST_BYTES: u64 = 1 << 30;
 const NEAR: usize = 8;
 
 /// States at places of a recording, by the number of the event that comes next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct States {
     kept: BTreeMap<u64, Kept>,
     /// Those that somebody looked near, the last one at the end.
     near: VecDeque<u64>,
-    /// The spacing, when there was too much to keep.
-    spacing: Option<u64>,
+    /// Events between two of the others: more than at first when there was too much to keep.
+    spacing: u64,
     bytes: u64,
+    most_bytes: u64,
+}
+
+impl Default for States {
+    fn default() -> Self {
+        let (kept, near) = (BTreeMap::new(), VecDeque::new());
+        Self { kept, near, spacing: SPACING, bytes: 0, most_bytes: MOST_BYTES }
+    }
 }
 
 #[derive(Debug)]
@@ -35,7 +43,7 @@ impl States {
     /// Whether a state at an event would be worth keeping.
     pub(super) fn wants(&self, event: u64) -> bool {
         let spaced = self.kept.range(..=event).rev().find(|(_, kept)| !kept.is_near);
-        event - spaced.map_or(0, |(&at, _)| at) >= self.spacing.unwrap_or(SPACING)
+        event - spaced.map_or(0, |(&at, _)| at) >= self.spacing
     }
 
     /// Keeps a copy of a state; `is_near` when somebody looks at what comes soon after it.
@@ -58,7 +66,7 @@ impl States {
                 self.drop_at(oldest);
             }
         }
-        while self.bytes > MOST_BYTES && self.kept.len() > 1 {
+        while self.bytes > self.most_bytes && self.kept.len() > 1 {
             self.thin_out();
         }
     }
@@ -95,8 +103,70 @@ impl States {
         let gaps = before.zip(self.kept.keys().copied()).zip(self.kept.keys().copied().skip(1));
         // The gap that there will be without it; the last one stays, for it is where the recording goes on.
         if let Some((gap, event)) = gaps.map(|((before, at), after)| (after - before, at)).min() {
-            self.spacing = Some(self.spacing.unwrap_or(SPACING).max(gap));
+            self.spacing = self.spacing.max(gap);
             self.drop_at(event);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::Sink;
+    use memfrag_common::{Event, Function, Op};
+
+    /// A builder that has gone on since it was shared last.
+    fn go_on(builder: &mut ReportBuilder, time: u64) {
+        let op = |addr| Op::Alloc { function: Function::Malloc, align_log2: 0, addr, size: 8, site: 1, stack: 0 };
+        let events = (0..100).map(|at| Event { time, pid: 1, tid: 1, op: op((at << 16) + 16 * (time % 8 + 1)) });
+        builder.events(&events.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_kept_is_spread_evenly_and_bounded() {
+        let mut states = States { spacing: 10, most_bytes: 2_000_000, ..States::default() };
+        let mut builder = ReportBuilder::new(None);
+        let mut kept = 0;
+        for event in 1..=2000 {
+            go_on(&mut builder, event);
+            if states.wants(event) {
+                states.keep(Mark::new(event, event * 10), &mut builder, false);
+                kept += 1;
+            }
+            assert!(states.bytes <= states.most_bytes || states.kept.len() == 1, "{} bytes", states.bytes);
+            assert_eq!(states.bytes, states.kept.values().map(|kept| kept.bytes).sum::<u64>());
+        }
+        assert!(states.kept.len() > 3 && kept > states.kept.len(), "{kept} kept, {} left", states.kept.len());
+        let events: Vec<u64> = [0].into_iter().chain(states.kept.keys().copied()).chain([2000]).collect();
+        let gaps: Vec<u64> = events.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(gaps.iter().all(|&gap| gap <= 2 * states.spacing), "{gaps:?} for {}", states.spacing);
+        for time in (0..20_000).step_by(777) {
+            let expected = states.kept.keys().copied().rfind(|event| event * 10 <= time);
+            assert_eq!(states.event_before(time, u64::MAX), expected);
+            let place = states.last_before(time, u64::MAX);
+            assert_eq!(place.as_ref().map(|place| place.cursor.event()), expected);
+            let told = place.map(|place| place.builder.event_count());
+            assert_eq!(told, expected.map(|event| event * 100), "the state of that moment");
+        }
+    }
+
+    #[test]
+    fn near_ones_come_and_go() {
+        let mut states = States::default();
+        let mut builder = ReportBuilder::new(None);
+        go_on(&mut builder, 1);
+        states.keep(Mark::new(SPACING, 5), &mut builder, false);
+        for event in 1..100 {
+            states.keep(Mark::new(event, 5), &mut builder, true);
+        }
+        states.keep(Mark::new(SPACING, 5), &mut builder, true);
+        assert_eq!(states.kept.len(), NEAR + 1);
+        assert_eq!(states.event_before(5, 98), Some(98));
+        assert_eq!(states.event_before(5, 91), None, "looked at too long ago");
+        assert_eq!(states.event_before(4, u64::MAX), None, "all are later");
+        assert!(!states.wants(SPACING + 100) && states.wants(2 * SPACING));
+        // Near ones do not stand in for those that are kept anyway.
+        states.keep(Mark::new(50 + SPACING, 5), &mut builder, true);
+        assert!(states.wants(2 * SPACING));
     }
 }
