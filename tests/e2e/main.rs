@@ -10,6 +10,8 @@ mod bad_input;
 mod blame;
 mod browser;
 mod crash;
+mod dashboard;
+mod dashboard_trace;
 mod endings;
 mod heap_bad_input;
 mod heap_walk;

@@ -6,6 +6,7 @@
 //! | [`place`] | the memfrag under test, the C programs and where to put files |
 //! | [`process`] | running programs with a time limit, signals, and the code of a process as it lies in memory |
 //! | [`memfrag`] | the command line of memfrag: tracing, reports, backends |
+//! | [`dashboard`] | a client of the dashboard's server |
 //! | [`events`] | a recording as a list of events |
 //! | [`known_heap`] | a process that holds a heap still and tells its blocks |
 //! | [`ledger`] | the books that `programs/ledger.c` keeps, compared with a recording |
@@ -13,6 +14,7 @@
 //! | [`redis`] | a redis server on a Unix socket |
 
 pub mod case;
+pub mod dashboard;
 pub mod events;
 pub mod known_heap;
 pub mod ledger;

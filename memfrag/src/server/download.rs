@@ -1,9 +1,12 @@
 //! A recording as a download: the file as it is now, cut behind its last whole chunk.
 
 use super::http::Problem;
+use super::source::Source;
 use super::sources::Sources;
+use crate::recording::Reader;
 use bytes::Bytes;
 use futures_util::stream;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -22,8 +25,7 @@ pub async fn recording(sources: &Sources, query: &str) -> Result<Response, Probl
     let number = number.ok_or(Problem::Malformed("name the recording: ?source=N"))?;
     let source = sources.get(number).ok_or(Problem::NotFound)?;
     let name = file_name(source.name());
-    let copy = blocking(move || Ok::<_, io::Error>((source.file().try_clone()?, source.facts().bytes))).await?;
-    let (file, length) = copy.map_err(|error| Problem::Failed(error.to_string()))?;
+    let (file, length) = blocking(move || whole(&source)).await?.map_err(Problem::Failed)?;
     let file = Arc::new(file);
     let pieces = stream::try_unfold(0, move |at| {
         let file = Arc::clone(&file);
@@ -49,6 +51,15 @@ pub async fn recording(sources: &Sources, query: &str) -> Result<Response, Probl
         headers.insert(CONTENT_DISPOSITION, value);
     }
     Ok(response)
+}
+
+/// The file, and how many of its bytes are whole now.
+fn whole(source: &Source) -> Result<(File, u64), String> {
+    let file = source.file().try_clone().map_err(|error| error.to_string())?;
+    // What is being written may become a chunk; a copy made now must do without.
+    let mut reader = Reader::clone(&source.reader());
+    reader.settle().map_err(|error| error.to_string())?;
+    Ok((file, reader.whole_bytes()))
 }
 
 /// Runs what may wait for a disk.

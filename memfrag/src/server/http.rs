@@ -152,6 +152,10 @@ pub fn routes(server: &Arc<Server>) -> impl Filter<Extract = (Response,), Error 
             for (name, value) in ALWAYS {
                 headers.insert(name, HeaderValue::from_static(value));
             }
+            // A connection is a request: those that lie idle would take others' places.
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             response
         })
 }

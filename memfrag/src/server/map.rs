@@ -4,7 +4,7 @@
 //! it is then; so a slow client gets fewer frames, not older ones.
 
 use super::protocol::{NamedClass, Outbound, View};
-use super::tiles::{Canvas, Class, Frame};
+use super::tiles::{Canvas, Class, Frame, Mode};
 use super::watching::Watching;
 use crate::report::ReportBuilder;
 use crate::report::sites::Sites;
@@ -52,6 +52,11 @@ impl Map {
         self.under_way.clear();
         self.due = Some(Instant::now());
         Ok(())
+    }
+
+    /// The class that a value of a mode stands for, as the client sees it now.
+    pub fn class(&self, mode: &str, value: u8) -> Option<Class> {
+        self.canvas.class(Mode::from_name(mode)?, value)
     }
 
     /// The client has drawn a frame.

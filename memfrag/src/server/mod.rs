@@ -13,6 +13,8 @@
 //! | [`download`], [`import`] | recordings out and in |
 //! | [`socket`], [`session`], [`watching`] | a client's connection, the client, and what it watches |
 //! | [`map`] | what a client shows of the heap's map, and how fast it draws |
+//! | [`ranges`] | the address ranges that it is told of |
+//! | `asking` | its queries |
 //! | [`protocol`] | the messages of `docs/PROTOCOL.md` |
 //! | [`sources`] | the recordings |
 //! | [`source`] | one of them, whether it grows or not |
@@ -24,6 +26,7 @@
 //! | [`queries`] | what the page may ask about a state |
 
 pub mod access;
+mod asking;
 pub mod assets;
 pub mod download;
 pub mod http;
@@ -37,6 +40,7 @@ pub mod player;
 pub mod privilege;
 pub mod protocol;
 pub mod queries;
+pub mod ranges;
 pub mod session;
 pub mod socket;
 pub mod source;

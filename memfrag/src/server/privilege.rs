@@ -1,8 +1,11 @@
 //! Giving up every right that serving does not need, for good.
 //!
 //! What parses recordings and talks to browsers must not be root, whoever called memfrag. After [`drop_all`] the
-//! process is the user who called `sudo`, or nobody; it has no capabilities and can get none back, runs no programs,
-//! and other processes of that user cannot read its memory, where the token is.
+//! process is the user who called `sudo`, or nobody; it has no capabilities and can get none back, can neither run programs
+//! nor connect anywhere, and other processes of that user cannot read its memory, where the token is.
+
+#[cfg(target_arch = "x86_64")]
+mod calls_x86_64;
 
 use std::fmt;
 use std::io;
@@ -70,6 +73,7 @@ pub fn drop_all() -> Result<Option<User>, PrivilegeError> {
     clear_capabilities()?;
     prctl("forgo new privileges", libc::PR_SET_NO_NEW_PRIVS, 1)?;
     prctl("hide the process's memory", libc::PR_SET_DUMPABLE, 0)?;
+    refuse_calls()?;
     verify(user)?;
     Ok(user)
 }
@@ -184,6 +188,17 @@ fn clear_capabilities() -> Result<(), PrivilegeError> {
     check("drop capabilities", unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) })
 }
 
+/// So that nothing is run, connected to or looked into, whatever a recording or a client made of this process.
+fn refuse_calls() -> Result<(), PrivilegeError> {
+    #[cfg(target_arch = "x86_64")]
+    match calls_x86_64::refuse() {
+        // A kernel without such filters; what was given up before must do.
+        Err(error) if error.raw_os_error() != Some(libc::EINVAL) => return Err(failed("refuse system calls", error)),
+        _ => {}
+    }
+    Ok(())
+}
+
 /// Looks whether the rights have really gone.
 fn verify(user: Option<User>) -> Result<(), PrivilegeError> {
     let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
@@ -288,6 +303,13 @@ mod tests {
             // SAFETY: takes no pointers.
             let dumpable = unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) };
             let cannot = |path: &str| std::fs::File::open(path).is_err();
+            if std::process::Command::new("true").status().is_ok() || std::net::TcpListener::bind("127.0.0.1:0").is_ok()
+            {
+                return Err("a program can be run, or a socket made".to_owned());
+            }
+            if std::thread::spawn(|| 7).join().is_err() {
+                return Err("no thread can be made".to_owned());
+            }
             if dumpable != 0 || !cannot("/etc/shadow") || !cannot("/proc/self/mem") {
                 return Err(format!("dumpable {dumpable}, or files can be read that must not be"));
             }

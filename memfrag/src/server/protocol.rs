@@ -257,6 +257,19 @@ impl Process {
     }
 }
 
+/// A range of addresses in which the heap lies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the fields are those of docs/PROTOCOL.md")]
+pub struct Range {
+    pub start: String,
+    pub end: String,
+    pub kind: &'static str,
+    pub label: String,
+    pub live_bytes: u64,
+    pub live_blocks: u64,
+    pub resident_bytes: u64,
+}
+
 /// What a cell of a class has as its value, and what the class is called.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "the fields are those of docs/PROTOCOL.md")]
@@ -274,6 +287,7 @@ pub enum Outbound {
     Sources { sources: Vec<super::sources::About> },
     Processes { source: usize, processes: Vec<Process> },
     Status(Status),
+    Regions { epoch: u64, pid: u32, regions: Vec<Range> },
     Palette { mode: &'static str, classes: Vec<NamedClass> },
     Notice { level: Urgency, text: String },
     Reply { id: u64, result: Value },

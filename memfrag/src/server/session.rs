@@ -3,10 +3,12 @@
 //! Each has a thread of its own, so that what takes long for one holds nobody else up. What one client does not read
 //! fills its own short queue; its thread waits then, and what has changed meanwhile is sent as it is afterwards.
 
+use super::asking::Asking;
 use super::http::Server;
 use super::limits::Place;
 use super::map::Map;
 use super::protocol::{self, Inbound, Outbound, Unreadable};
+use super::ranges::Ranges;
 use super::sources::About;
 use super::watching::Watching;
 use std::sync::Arc;
@@ -83,6 +85,8 @@ struct Client<'a> {
     line: Line,
     watching: Watching,
     map: Map,
+    ranges: Ranges,
+    asking: Asking,
     sources: Vec<About>,
     more_sources: watch::Receiver<u64>,
     /// Its processes as the client knows them, and when it was told.
@@ -107,7 +111,18 @@ impl<'a> Client<'a> {
             }
         };
         let status_due = Instant::now();
-        Ok(Self { server, line, watching, map: Map::default(), sources, more_sources, processes: None, status_due })
+        Ok(Self {
+            server,
+            line,
+            watching,
+            map: Map::default(),
+            ranges: Ranges::default(),
+            asking: Asking::default(),
+            sources,
+            more_sources,
+            processes: None,
+            status_due,
+        })
     }
 
     fn next_due(&self) -> Instant {
@@ -117,32 +132,36 @@ impl<'a> Client<'a> {
     /// Does what the client wishes.
     fn take(&mut self, text: &str) -> Result<(), Gone> {
         match Inbound::parse(text) {
-            Ok(message) => match self.follow(message) {
-                Ok(()) => Ok(()),
-                Err(message) => self.line.tell(&Outbound::Error { id: None, message }),
-            },
-            Err(Unreadable { id, message }) => self.line.tell(&Outbound::Error { id, message }),
+            Ok(message) => self.follow(message),
+            Err(error) => Err(error),
         }
+        .or_else(|Unreadable { id, message }| self.line.tell(&Outbound::Error { id, message }))
     }
 
-    fn follow(&mut self, message: Inbound) -> Result<(), String> {
+    fn follow(&mut self, message: Inbound) -> Result<(), Unreadable> {
+        let wrong = |message| Unreadable { id: None, message };
         match message {
             Inbound::Watch(wanted) => {
-                if wanted.source != self.watching.source() || self.processes.is_none() {
-                    self.watching = Watching::new(&self.server.sources, wanted.source, wanted.pid)?;
-                } else {
+                if wanted.source == self.watching.source() {
                     self.watching.choose(wanted.pid);
+                } else {
+                    self.watching = Watching::new(&self.server.sources, wanted.source, wanted.pid).map_err(wrong)?;
                 }
                 self.processes = None;
+                self.ranges.forget();
                 self.status_due = Instant::now();
             }
             Inbound::Cursor(command) => {
-                self.watching.command(&self.server.sources, &self.server.stages, command)?;
+                self.watching.command(&self.server.sources, &self.server.stages, command).map_err(wrong)?;
                 self.status_due = Instant::now();
             }
-            Inbound::View(view) => self.map.set_view(&view)?,
+            Inbound::View(view) => self.map.set_view(&view).map_err(wrong)?,
             Inbound::Ack { seq } => self.map.acknowledged(seq),
-            Inbound::Query(query) => return Err(format!("there is no query {:?}", query.kind)),
+            Inbound::Query(query) => {
+                let id = query.id;
+                let asked = self.asking.ask(query, (&self.watching, &self.map), &self.server.sources, &self.line);
+                asked.map_err(|message| Unreadable { id: Some(id), message })?;
+            }
         }
         Ok(())
     }
@@ -155,6 +174,9 @@ impl<'a> Client<'a> {
             let status = self.watching.status(self.server.clients.taken(), self.map.rates(now));
             self.line.tell(&Outbound::Status(status))?;
             self.status_due = now + STATUS;
+            if let Some(ranges) = self.ranges.tell(&self.watching, now) {
+                self.line.tell(&ranges)?;
+            }
         }
         if let Some(drawn) = self.map.draw(&self.watching, now) {
             if let Some(palette) = drawn.palette {
