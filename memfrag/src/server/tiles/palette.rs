@@ -202,3 +202,55 @@ impl Palette {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heap::Heaps;
+    use memfrag_common::{Event, Function, Op};
+
+    fn alloc(heaps: &mut Heaps, addr: u64, size: u64, caller: u64) {
+        let op = Op::Alloc { function: Function::Malloc, align_log2: 0, addr, size, site: caller, stack: 0 };
+        heaps.apply(&Event { time: 1, pid: 1, tid: 1, op });
+    }
+
+    fn refresh(palette: &mut Palette, heaps: &Heaps) -> (Change, Vec<(u8, Class)>) {
+        let heap = heaps.heap(&heaps.processes()[0]);
+        let change = palette.refresh(heap, heap.activity().expect("watched"));
+        (change, palette.classes().collect())
+    }
+
+    #[test]
+    fn a_class_keeps_its_value_until_another_holds_far_more() {
+        let mut heaps = Heaps::default();
+        alloc(&mut heaps, 0x1000, 100, 1);
+        alloc(&mut heaps, 0x2000, 50, 2);
+        alloc(&mut heaps, 0x3000, 60, 3);
+        heaps.watch(0);
+        let mut palette = Palette::with(Mode::Site, 2);
+        let before = vec![(2, Class::Site(1)), (3, Class::Site(3))];
+        assert_eq!(refresh(&mut palette, &heaps), (Change::Added, before.clone()));
+        assert!(palette.take_news() && !palette.take_news());
+        alloc(&mut heaps, 0x4000, 71, 2);
+        assert_eq!(refresh(&mut palette, &heaps), (Change::None, before));
+        assert!(!palette.take_news());
+        alloc(&mut heaps, 0x5000, 1, 2);
+        let after = vec![(2, Class::Site(1)), (3, Class::Site(2))];
+        assert_eq!(refresh(&mut palette, &heaps), (Change::Replaced, after));
+        let heap = heaps.heap(&heaps.processes()[0]);
+        let value = |addr| palette.values.of(&heap.blocks().get(addr).expect("live"));
+        assert_eq!([0x1000, 0x2000, 0x3000, 0x4000].map(value), [2, 3, OTHER, 3]);
+    }
+
+    #[test]
+    fn sizes_have_the_same_values_everywhere() {
+        let mut heaps = Heaps::default();
+        alloc(&mut heaps, 0x1000, 100, 1);
+        heaps.watch(0);
+        let mut palette = Palette::new(Mode::Size);
+        assert_eq!(refresh(&mut palette, &heaps), (Change::Added, vec![(5, Class::Size(3))]));
+        alloc(&mut heaps, 0x2000, 3, 1);
+        assert_eq!(refresh(&mut palette, &heaps), (Change::Added, vec![(2, Class::Size(0)), (5, Class::Size(3))]));
+        assert_eq!([0, 3, 60].map(Class::sizes), [(0, 16), (65, 128), ((16 << 59) + 1, u64::MAX)]);
+    }
+}
