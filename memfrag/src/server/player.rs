@@ -337,9 +337,16 @@ impl Player {
     }
 
     fn step(&mut self, events: i64) {
+        // From where it will be: several steps in a row add up.
+        let on_its_way = match self.aim {
+            Aim::Event(to) if !self.arrived => Some(to),
+            Aim::Time(to) if !self.arrived => Some(self.chunks.event_at(to)),
+            _ => None,
+        };
         self.leave_exact();
         self.look();
-        let event = self.base.cursor.event().saturating_add_signed(events).min(self.chunks.last_event());
+        let here = on_its_way.unwrap_or_else(|| self.base.cursor.event());
+        let event = here.saturating_add_signed(events).min(self.chunks.last_event());
         self.jump(u64::MAX, event, |base| base.cursor.event() <= event);
         self.at_ns = self.base.cursor.latest();
         self.set_out(Aim::Event(event));

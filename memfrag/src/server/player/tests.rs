@@ -210,6 +210,24 @@ proptest! {
         }
     }
 
+    #[test]
+    fn steps_in_a_row_add_up(program in program(), steps in prop::collection::vec(-60..60_i64, 1..8)) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.mfrag");
+        record(&path, &program);
+        let source = Source::open(&path).unwrap();
+        let all = source.reader().events();
+        let mut player = Player::new(Arc::clone(&source));
+        settle(&mut player, Duration::ZERO, 9);
+        let mut event = all;
+        for step in steps {
+            event = event.saturating_add_signed(step).min(all);
+            player.command(Command::Step { events: step }, Duration::ZERO);
+        }
+        settle(&mut player, Duration::ZERO, 9);
+        prop_assert_eq!(player.status().events, event);
+    }
+
     /// A recording that grows while somebody stands in it: what comes late and belongs before is taken in.
     #[test]
     fn what_comes_late_is_seen_where_it_belongs(program in program(), cut in 0..1000_usize, share in 0..1000_u64) {
