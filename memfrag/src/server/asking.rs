@@ -8,7 +8,7 @@ use super::queries::{self, Class, Context, Limit, Palette, QueryError, State, St
 use super::session::Line;
 use super::sources::Sources;
 use super::tiles;
-use super::watching::Watching;
+use super::watching::{self, Watching};
 use serde_json::{Map as Fields, Value};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,7 +48,10 @@ impl Asking {
         let place = self.places.take().ok_or("four queries are under way already")?;
         let Query { id, kind, parameters } = query;
         let source = sources.get(watching.source()).ok_or("the source has gone")?;
-        let (builder, at_ns) = watching.stage().with(|player| (player.builder_mut().share(), player.at_ns()));
+        // A timeline goes on beyond the cursor: it is there to move the cursor on.
+        let newest = if kind == "series" { Some(watching::live(sources, watching.source())?) } else { None };
+        let stage = newest.as_ref().unwrap_or_else(|| watching.stage());
+        let (builder, at_ns) = stage.with(|player| (player.builder_mut().share(), player.at_ns()));
         let state = State { builder, at_ns, reader: source.reader(), name: source.name().to_owned() };
         let known = Known::of(&parameters, map);
         let others = Others { sources: Arc::clone(sources), own: watching.source() };

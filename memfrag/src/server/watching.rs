@@ -125,7 +125,8 @@ impl Watching {
     }
 }
 
-fn live(sources: &Sources, source: usize) -> Result<Arc<Stage>, String> {
+/// The shared player of a recording, which goes along with what is added to it.
+pub(super) fn live(sources: &Sources, source: usize) -> Result<Arc<Stage>, String> {
     let stage = sources.stage(source).ok_or_else(|| format!("there is no source {source}"))?;
     stage.map_err(|error| format!("cannot watch source {source}: {error}"))
 }
