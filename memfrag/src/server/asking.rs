@@ -50,8 +50,8 @@ impl Asking {
         let source = sources.get(watching.source()).ok_or("the source has gone")?;
         // A timeline goes on beyond the cursor: it is there to move the cursor on.
         let newest = if kind == "series" { Some(watching::live(sources, watching.source())?) } else { None };
-        let stage = newest.as_ref().unwrap_or_else(|| watching.stage());
-        let (builder, at_ns) = stage.with(|player| (player.builder_mut().share(), player.at_ns()));
+        let watched = newest.as_ref().unwrap_or_else(|| watching.stage());
+        let (builder, at_ns) = watched.with(|player| (player.builder_mut().share(), player.at_ns()));
         let state = State { builder, at_ns, reader: source.reader(), name: source.name().to_owned() };
         let known = Known::of(&parameters, map);
         let others = Others { sources: Arc::clone(sources), own: watching.source() };
