@@ -328,8 +328,13 @@ fn fate(process: &Process) -> String {
     }
 }
 
-/// A call site in `room` columns. Where it is too long, its name is cut, and what tells it from others is kept.
+/// A call site in `room` columns. Where it is too long, the file that a function is in is left out first, then the name
+/// is cut; the offset, which tells it from others, is kept.
 fn place(site: &str, room: usize) -> String {
+    let site = match site.split_once(" (") {
+        Some((function, _)) if site.chars().count() > room && function.contains("+0x") => function,
+        _ => site,
+    };
     let (name, offset) = site.split_at(site.rfind("+0x").unwrap_or(site.len()));
     match room.checked_sub(offset.chars().count()) {
         Some(room) if room > 1 => shorten(name, room) + &clean(offset),

@@ -1,6 +1,6 @@
 //! Whole pages as they are printed.
 
-use super::{Style, render};
+use super::{Style, place, render};
 use crate::capture::Sink;
 use crate::report::build::{RecordingMeta, ReportBuilder};
 use crate::target::{Mapping, MemorySample, ProcessInfo};
@@ -296,4 +296,13 @@ fn names_cannot_write_to_the_terminal() {
     let file = "\x1b]0;x".to_owned();
     let page = render(&builder.finish(RecordingMeta { file, ..meta() }), Style { color: false, width: 80 });
     assert!(!page.contains(|c: char| c.is_control() && c != '\n'), "{page:?}");
+}
+
+#[test]
+fn a_site_without_room_loses_its_file_before_its_name() {
+    let site = "_PyObject_Calloc+0x9b (libpython3.11.so.1.0)";
+    assert_eq!(place(site, 44), site);
+    assert_eq!(place(site, 43), "_PyObject_Calloc+0x9b");
+    assert_eq!(place(site, 12), "_PyObj…+0x9b");
+    assert_eq!(place("libpython3.11.so.1.0+0x1afb3b", 20), "libpython3…+0x1afb3b");
 }

@@ -69,7 +69,7 @@ function Numbers({ process }: { process: ProcessReport }) {
             <div>
                 <dt>Allocated</dt>
                 <dd title={exact(totals.requested_bytes)}>{bytes(totals.requested_bytes)}</dd>
-                <dd class="muted">{count(totals.allocations)} + {count(totals.reallocations)} re</dd>
+                <dd class="muted">{count(totals.allocations)} + {count(totals.reallocations)} realloc</dd>
             </div>
         </dl>
     );
