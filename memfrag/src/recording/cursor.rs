@@ -236,7 +236,7 @@ impl Cursor {
             if self.missing > 0 {
                 return Next::Item(Item::Missing { events: std::mem::take(&mut self.missing) });
             }
-            if at >= limit.event {
+            if at >= limit.event && !(chunk_done && self.notes_are_next(reader, end)) {
                 return Next::Beyond;
             }
             if !chunk_done {
@@ -266,6 +266,11 @@ impl Cursor {
             }
             self.load(reader);
         }
+    }
+
+    /// Whether the next chunk before `end` is one of notes: they may stand before the next event.
+    fn notes_are_next(&self, reader: &Reader, end: usize) -> bool {
+        self.position < end && reader.entries()[self.position].header.kind == kind::NOTES
     }
 
     /// The next events up to `limit` that lie in the wanted times; before it, what does not has been passed over.

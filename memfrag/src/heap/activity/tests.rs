@@ -149,6 +149,16 @@ fn pages_of(footprint: Footprint, addr: u64, size: u64) -> Range<u64> {
     if taken.is_empty() { 0..0 } else { taken.start / PAGE..(taken.end - 1) / PAGE + 1 }
 }
 
+/// The blocks that are live when the pages are entered anew: when they were allocated is remembered of their pages.
+fn enter(log: &mut BTreeMap<u64, Noted>, live: &BTreeMap<u64, (u64, u64)>, footprint: Footprint) {
+    for (&addr, &(size, time)) in live {
+        for page in pages_of(footprint, addr, size) {
+            let noted = log.entry(page).or_default();
+            noted.allocated = noted.allocated.max(time);
+        }
+    }
+}
+
 proptest! {
     /// Whatever is allocated, freed, copied, and watched from whenever on: each page has the heat, the times and the
     /// changes of a log.
@@ -200,6 +210,7 @@ proptest! {
                 Step::Watch => {
                     heaps.watch(0);
                     watched = true;
+                    enter(&mut log, &live, footprint);
                 }
                 Step::Share => {
                     let identity = watched.then(|| Arc::clone(activity(&heaps).identity()));
@@ -221,6 +232,9 @@ proptest! {
                         footprint = Footprint::Requested;
                     }
                     heaps.set_footprint(0, footprint);
+                    if watched {
+                        enter(&mut log, &live, footprint);
+                    }
                     mark = None;
                 }
                 Step::Mark if watched => {
