@@ -4,6 +4,7 @@ mod bench;
 mod dist;
 mod ebpf;
 mod lint;
+mod screenshots;
 mod setup;
 mod shell;
 mod test;
@@ -25,6 +26,7 @@ const VERBS: &[Verb] = &[
     ("ebpf", "build the BPF object; with --check only tell whether it is current", ebpf::run),
     ("web", "check, test and build the dashboard's page; with --check only tell whether it is current", web::run),
     ("bench", "the benchmarks, and whole programs under memfrag and its peers; --quick for a short look", bench::run),
+    ("screenshots", "the pictures of the dashboard in docs/images, of a real program's heap", screenshots::run),
     ("dist", "the binary to hand out, in target/dist, tried from an empty directory", dist::run),
 ];
 
@@ -38,7 +40,7 @@ fn main() -> ExitCode {
         }
         eprintln!("usage: cargo xtask VERB\n");
         for (name, what, _) in VERBS {
-            eprintln!("  {name:<8}{what}");
+            eprintln!("  {name:<12}{what}");
         }
         return if name == "help" || name == "--help" { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     };

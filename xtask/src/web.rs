@@ -13,8 +13,7 @@ use std::path::{Path, PathBuf};
 pub(crate) fn run(args: &[String]) -> Result<()> {
     match args {
         [] => {
-            ensure!(tools(), "node and npm are needed; `cargo xtask setup` installs them");
-            prepare()?;
+            packages()?;
             script(&["run", "--silent", "check"])?;
             script(&["test", "--silent"])?;
             build(&dist())
@@ -22,6 +21,12 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         [flag] if flag == "--check" => check(),
         _ => bail!("usage: cargo xtask web [--check]"),
     }
+}
+
+/// Has the packages at hand that the page is built and tried with.
+pub(crate) fn packages() -> Result<()> {
+    ensure!(tools(), "node and npm are needed; `cargo xtask setup` installs them");
+    prepare()
 }
 
 /// Fails when a type does not fit, a unit test fails, or the committed page is not what its sources build.

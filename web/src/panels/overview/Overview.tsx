@@ -69,7 +69,9 @@ function Numbers({ process }: { process: ProcessReport }) {
             <div>
                 <dt>Allocated</dt>
                 <dd title={exact(totals.requested_bytes)}>{bytes(totals.requested_bytes)}</dd>
-                <dd class="muted">{count(totals.allocations)} + {count(totals.reallocations)} realloc</dd>
+                <dd class="muted" title={`${count(totals.allocations)} allocations, ${count(totals.reallocations)} reallocations`}>
+                    in {count(totals.allocations + totals.reallocations)} calls
+                </dd>
             </div>
         </dl>
     );
