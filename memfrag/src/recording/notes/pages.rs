@@ -10,21 +10,27 @@ pub(super) fn put_residency(out: &mut Vec<u8>, residency: &Residency) {
     let mut end = 0;
     for region in &residency.regions {
         out.push(region.kind as u8);
+        // The map of a process that runs is not of one moment: a region that has grown can be told beside the next one
+        // as it was before.
+        let begin = region.range.start.max(end);
         put_run(out, &mut end, region.range.start, region.range.end);
         put(out, region.resident_bytes / PAGE);
         put(out, region.swapped_bytes / PAGE);
-        put(out, region.resident.len() as u64);
-        let mut at = region.range.start;
-        for run in &region.resident {
+        let mut at = begin;
+        let runs = || region.resident.iter().filter(|run| run.end > begin);
+        put(out, runs().count() as u64);
+        for run in runs() {
             put_run(out, &mut at, run.start, run.end);
         }
     }
 }
 
-/// A run of pages that begins at or behind `end`, which becomes its own end.
+/// A run of pages, of which what lies before `end` is left out; `end` becomes its own.
 fn put_run(out: &mut Vec<u8>, end: &mut u64, start: u64, stop: u64) {
-    put(out, start.saturating_sub(*end) / PAGE);
-    put(out, stop.saturating_sub(start) / PAGE);
+    let start = start.max(*end);
+    let stop = stop.max(start);
+    put(out, (start - *end) / PAGE);
+    put(out, (stop - start) / PAGE);
     *end = stop;
 }
 
@@ -54,4 +60,34 @@ fn run(body: &mut Input<'_>, end: &mut u64) -> Option<std::ops::Range<u64>> {
     let start = end.checked_add(body.varint()?.checked_mul(PAGE)?)?;
     *end = start.checked_add(body.varint()?.checked_mul(PAGE)?)?;
     Some(start..*end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The last page of all is what a shift of anything before it would push over the end.
+    #[test]
+    fn regions_that_overlap_shift_none_behind_them() {
+        let region = |range: std::ops::Range<u64>, resident| Region {
+            range,
+            kind: RegionKind::Anonymous,
+            resident_bytes: 0,
+            swapped_bytes: 0,
+            resident,
+        };
+        let last = region(u64::MAX - 2 * PAGE + 1..u64::MAX - PAGE + 1, vec![]);
+        let regions = vec![
+            region(PAGE..5 * PAGE, vec![PAGE..2 * PAGE, 4 * PAGE..5 * PAGE]),
+            region(3 * PAGE..8 * PAGE, vec![3 * PAGE..4 * PAGE, 4 * PAGE..7 * PAGE]),
+            region(6 * PAGE..7 * PAGE, vec![6 * PAGE..7 * PAGE]),
+            last.clone(),
+        ];
+        let mut out = Vec::new();
+        put_residency(&mut out, &Residency { time: 9, pid: 7, regions });
+        let Some(Note::Residency(read)) = residency(&mut Input::new(&out), 9) else { panic!("it is whole") };
+        assert_eq!(read.regions[1], region(5 * PAGE..8 * PAGE, vec![5 * PAGE..7 * PAGE]));
+        assert_eq!(read.regions[2], region(8 * PAGE..8 * PAGE, vec![]));
+        assert_eq!(read.regions[3], last);
+    }
 }
