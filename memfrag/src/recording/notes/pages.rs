@@ -69,25 +69,25 @@ mod tests {
     /// The last page of all is what a shift of anything before it would push over the end.
     #[test]
     fn regions_that_overlap_shift_none_behind_them() {
-        let region = |range: std::ops::Range<u64>, resident| Region {
+        let region = |range: std::ops::Range<u64>, resident: &[(u64, u64)]| Region {
             range,
             kind: RegionKind::Anonymous,
             resident_bytes: 0,
             swapped_bytes: 0,
-            resident,
+            resident: resident.iter().map(|&(first, behind)| first * PAGE..behind * PAGE).collect(),
         };
-        let last = region(u64::MAX - 2 * PAGE + 1..u64::MAX - PAGE + 1, vec![]);
+        let last = region(u64::MAX - 2 * PAGE + 1..u64::MAX - PAGE + 1, &[]);
         let regions = vec![
-            region(PAGE..5 * PAGE, vec![PAGE..2 * PAGE, 4 * PAGE..5 * PAGE]),
-            region(3 * PAGE..8 * PAGE, vec![3 * PAGE..4 * PAGE, 4 * PAGE..7 * PAGE]),
-            region(6 * PAGE..7 * PAGE, vec![6 * PAGE..7 * PAGE]),
+            region(PAGE..5 * PAGE, &[(1, 2), (4, 5)]),
+            region(3 * PAGE..8 * PAGE, &[(3, 4), (4, 7)]),
+            region(6 * PAGE..7 * PAGE, &[(6, 7)]),
             last.clone(),
         ];
         let mut out = Vec::new();
         put_residency(&mut out, &Residency { time: 9, pid: 7, regions });
         let Some(Note::Residency(read)) = residency(&mut Input::new(&out), 9) else { panic!("it is whole") };
-        assert_eq!(read.regions[1], region(5 * PAGE..8 * PAGE, vec![5 * PAGE..7 * PAGE]));
-        assert_eq!(read.regions[2], region(8 * PAGE..8 * PAGE, vec![]));
+        assert_eq!(read.regions[1], region(5 * PAGE..8 * PAGE, &[(5, 7)]));
+        assert_eq!(read.regions[2], region(8 * PAGE..8 * PAGE, &[]));
         assert_eq!(read.regions[3], last);
     }
 }
