@@ -1,22 +1,19 @@
 // A browser on the map, with the policy of the real server: builds the page, serves it, and starts the distribution's Chromium.
 import { build } from "esbuild";
-import { existsSync } from "node:fs";
 import { createServer } from "node:http";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
+import { browser as launch } from "../e2e/browser.mjs";
 import { synthetic } from "./synthetic.mjs";
 
 const WEB = join(dirname(fileURLToPath(import.meta.url)), "../..");
-const CHROMIUM = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].find((path) => existsSync(path));
 export const POLICY =
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; worker-src 'self'; " +
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types memfrag";
 const PAGE = `<!doctype html><html lang="en"><head><meta charset="utf-8"><title>map</title><link rel="stylesheet" href="style.css">
 <link rel="icon" href="data:,"></head><body><div id="app"></div><script src="app.js" defer></script></body></html>`;
 
-/** Why there can be no browser here, or null. */
-export const missing = CHROMIUM === undefined ? "chromium is not installed" : null;
+export { missing } from "../e2e/browser.mjs";
 
 async function bundle() {
     const common = { bundle: true, write: false, target: "es2022", format: "iife", absWorkingDir: WEB, minify: true };
@@ -46,8 +43,7 @@ export async function harness(options = {}) {
     const heap = synthetic(server, options);
     await new Promise((ready) => server.listen(0, "127.0.0.1", ready));
     const origin = `http://127.0.0.1:${server.address().port}`;
-    const root = process.getuid?.() === 0;
-    const browser = await chromium.launch({ executablePath: CHROMIUM, args: root ? ["--no-sandbox"] : [] });
+    const browser = await launch();
 
     async function open(query = "", { width = 1280, height = 760, scale = 1, before = null, ...context } = {}) {
         const session = await browser.newContext({ viewport: { width, height }, deviceScaleFactor: scale, ...context });
