@@ -7,12 +7,15 @@
 //! (who)     (where)   (events)   (the log)   (state)  (meaning)   (shown)
 //!    └─────────────────────────────────────► glibc ──┘          symbolize
 //!                                           (layout)          (names)
+//!                                              └─► model
+//!                                           (the same events under other policies)
 //! ```
 
 pub mod analysis;
 pub mod capture;
 pub mod glibc;
 pub mod heap;
+pub mod model;
 pub mod probes;
 pub mod recording;
 pub mod report;

@@ -1,14 +1,14 @@
-//! A hash for the keys of this room: addresses, ids, call sites.
+//! A hash for keys of few words: addresses, ids, call sites.
 
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// Builds [`WordHasher`]s; the same in every run, so that the same events give the same iteration order.
-pub(super) type BuildWordHasher = BuildHasherDefault<WordHasher>;
+pub(crate) type BuildWordHasher = BuildHasherDefault<WordHasher>;
 
 /// Folds words by multiplication. The keys are few words long and come at ten millions a second, where the standard
 /// hash would cost more than everything else that an event does.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct WordHasher(u64);
+pub(crate) struct WordHasher(u64);
 
 impl WordHasher {
     /// 2⁶⁴ divided by the golden ratio, odd.

@@ -49,6 +49,7 @@ pub use blocks::{Block, Blocks, ByAddress, MAX_SIZE};
 pub use classes::{Classes, size_class};
 pub use footprint::Footprint;
 pub use growth::Growths;
+pub(crate) use hash::BuildWordHasher;
 pub use lifetimes::Lifetimes;
 pub use maps::MapTotals;
 pub use origin::{Origin, OriginId, OriginTotals};

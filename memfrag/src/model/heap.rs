@@ -1,0 +1,287 @@
+//! One heap under a set of policies: from addresses to numbered blocks.
+
+use super::policy::{BlockId, Caller, Fact, Policy, Request};
+use crate::glibc::Layout;
+use crate::heap::{BuildWordHasher, MAX_SIZE};
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
+use memfrag_common::{Event, Op};
+
+/// Reallocations that a thread has begun; of more the oldest has lost its end.
+const MAX_BEGUN: usize = 4;
+
+/// What the stream of one heap held that a complete one would not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Oddities {
+    /// Frees and reallocations of blocks that no event had told of.
+    pub unknown_blocks: u64,
+    /// Blocks that were allocated where another one was still live: its free is missing.
+    pub missed_frees: u64,
+    /// Ends of reallocations without a beginning, and beginnings without an end.
+    pub torn_reallocs: u64,
+    /// Gaps in the stream.
+    pub gaps: u64,
+    /// Events lost in them.
+    pub lost_events: u64,
+}
+
+/// A reallocation that has begun.
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    thread: u32,
+    /// The old block's address, 0 for none.
+    old: u64,
+    /// The old block, when it was known.
+    block: Option<BlockId>,
+    size: u64,
+    site: u64,
+}
+
+/// Passes the events of one heap on to policies, all in one go.
+#[derive(Debug)]
+pub struct ModelHeap {
+    policies: Vec<Box<dyn Policy>>,
+    /// The live blocks by their real address.
+    live: HashMap<u64, BlockId, BuildWordHasher>,
+    /// Numbers of blocks that are gone.
+    unused: Vec<BlockId>,
+    begun: Vec<Begun>,
+    numbers: u32,
+    oddities: Oddities,
+}
+
+impl ModelHeap {
+    /// An empty heap.
+    pub fn new(policies: Vec<Box<dyn Policy>>) -> Self {
+        Self {
+            policies,
+            live: HashMap::default(),
+            unused: Vec::new(),
+            begun: Vec::new(),
+            numbers: 0,
+            oddities: Oddities::default(),
+        }
+    }
+
+    /// The policies.
+    pub fn policies(&self) -> &[Box<dyn Policy>] {
+        &self.policies
+    }
+
+    /// Blocks that are live.
+    pub fn live_blocks(&self) -> u64 {
+        self.live.len() as u64
+    }
+
+    /// What a complete stream would not have shown.
+    pub fn oddities(&self) -> Oddities {
+        self.oddities
+    }
+
+    /// The live block at a real address.
+    pub fn block_at(&self, addr: u64) -> Option<BlockId> {
+        self.live.get(&addr).copied()
+    }
+
+    /// The copy with which a forked process begins. Only the thread that forked goes on in it.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let mut copy = Self {
+            policies: self.policies.iter().map(|policy| policy.fork()).collect(),
+            live: self.live.clone(),
+            unused: self.unused.clone(),
+            begun: Vec::new(),
+            numbers: self.numbers,
+            oddities: Oddities::default(),
+        };
+        // What other threads were about to resize stays as it was.
+        for begun in &self.begun {
+            if let Some(block) = begun.block {
+                copy.live.entry(begun.old).or_insert(block);
+            }
+        }
+        copy
+    }
+
+    /// Takes the heap as it lay in memory.
+    pub fn layout(&mut self, time: u64, layout: &Layout) {
+        self.tell(&Caller { time, ..Caller::default() }, Fact::Layout(layout));
+    }
+
+    /// Takes the next event into account. Those of the process tree have no meaning here.
+    #[inline]
+    pub fn apply(&mut self, event: &Event) {
+        let &Event { time, tid: thread, op, .. } = event;
+        let plain = Caller { time, thread, site: 0, stack: 0 };
+        match op {
+            Op::Alloc { function, align_log2, addr, size, site, stack } => {
+                let request = Request { size: size.min(MAX_SIZE), align_log2, function };
+                self.allocate(&Caller { site, stack, ..plain }, &request, addr);
+            }
+            Op::Free { addr, site, .. } if addr != 0 => self.free(&Caller { site, ..plain }, addr),
+            Op::ReallocBegin { old, size, site, .. } => {
+                let block = self.live.remove(&old);
+                let mine = self.begun.iter().filter(|begun| begun.thread == thread).count();
+                if mine >= MAX_BEGUN
+                    && let Some(at) = self.begun.iter().position(|begun| begun.thread == thread)
+                {
+                    let oldest = self.begun.remove(at);
+                    self.give_up(&plain, &oldest);
+                }
+                self.begun.push(Begun { thread, old, block, size, site });
+            }
+            Op::ReallocEnd { function, addr, size, site, stack } => {
+                let begun = self.end(&plain, size, site);
+                let request = Request { size: size.min(MAX_SIZE), align_log2: 0, function };
+                self.reallocate(&Caller { site, stack, ..plain }, begun, &request, addr);
+            }
+            Op::ThreadStart => self.tell(&plain, Fact::ThreadStart),
+            Op::ThreadExit => {
+                while let Some(at) = self.begun.iter().position(|begun| begun.thread == thread) {
+                    let begun = self.begun.swap_remove(at);
+                    self.give_up(&plain, &begun);
+                }
+                self.tell(&plain, Fact::ThreadExit);
+            }
+            Op::Mmap { addr, size, fd, .. } => self.tell(&plain, Fact::Mapped { addr, size, is_file: fd >= 0 }),
+            Op::Munmap { addr, size } => self.tell(&plain, Fact::Unmapped { addr, size }),
+            Op::MunmapFailed { addr, size } => self.tell(&plain, Fact::Mapped { addr, size, is_file: false }),
+            Op::Brk { end } => self.tell(&plain, Fact::Brk(end)),
+            Op::Gap { lost } => {
+                self.oddities.gaps += 1;
+                self.oddities.lost_events = self.oddities.lost_events.saturating_add(lost);
+                self.tell(&plain, Fact::Gap(lost));
+            }
+            Op::Free { .. }
+            | Op::MremapBegin { .. }
+            | Op::MremapEnd { .. }
+            | Op::Madvise { .. }
+            | Op::Fork { .. }
+            | Op::Exec
+            | Op::Exit { .. } => {}
+        }
+    }
+
+    fn tell(&mut self, caller: &Caller, fact: Fact<'_>) {
+        self.policies.iter_mut().for_each(|policy| policy.learn(caller, fact));
+    }
+
+    #[inline]
+    fn allocate(&mut self, caller: &Caller, request: &Request, addr: u64) {
+        if addr == 0 {
+            return self.tell(caller, Fact::Failed(*request));
+        }
+        let block = self.unused.pop().unwrap_or_else(|| {
+            self.numbers += 1;
+            BlockId(self.numbers - 1)
+        });
+        self.enter(caller, addr, block);
+        for policy in &mut self.policies {
+            policy.allocate(caller, block, request, addr);
+        }
+    }
+
+    /// A block becomes live at an address. One that was there must have been freed unseen.
+    #[inline]
+    fn enter(&mut self, caller: &Caller, addr: u64, block: BlockId) {
+        let missed = match self.live.entry(addr) {
+            Entry::Occupied(mut there) => Some(std::mem::replace(there.get_mut(), block)),
+            Entry::Vacant(room) => {
+                room.insert(block);
+                None
+            }
+        };
+        if let Some(missed) = missed {
+            self.oddities.missed_frees += 1;
+            self.release(caller, missed);
+        }
+    }
+
+    #[inline]
+    fn free(&mut self, caller: &Caller, addr: u64) {
+        if let Some(block) = self.live.remove(&addr) {
+            self.release(caller, block);
+        } else {
+            self.oddities.unknown_blocks += 1;
+            self.tell(caller, Fact::UnknownFree(addr));
+        }
+    }
+
+    #[inline]
+    fn release(&mut self, caller: &Caller, block: BlockId) {
+        self.policies.iter_mut().for_each(|policy| policy.free(caller, block));
+        self.unused.push(block);
+    }
+
+    /// The beginning of the reallocation that ends: the innermost of the same call.
+    fn end(&mut self, caller: &Caller, size: u64, site: u64) -> Option<Begun> {
+        let by_caller = |begun: &Begun| begun.thread == caller.thread;
+        let found = self.begun.iter().rposition(|begun| by_caller(begun) && begun.size == size && begun.site == site);
+        let Some(at) = found else {
+            self.oddities.torn_reallocs += 1;
+            return None;
+        };
+        let ended = self.begun.remove(at);
+        // Those that the thread began later can no longer end.
+        while let Some(later) = self.begun.iter().skip(at).position(by_caller) {
+            let begun = self.begun.remove(at + later);
+            self.give_up(caller, &begun);
+        }
+        Some(ended)
+    }
+
+    /// A reallocation will not end: its old block counts as freed.
+    fn give_up(&mut self, caller: &Caller, begun: &Begun) {
+        self.oddities.torn_reallocs += 1;
+        if let Some(block) = begun.block {
+            self.release(caller, block);
+        }
+    }
+
+    fn reallocate(&mut self, caller: &Caller, begun: Option<Begun>, request: &Request, addr: u64) {
+        let old = begun.and_then(|begun| begun.block);
+        let had_old = begun.is_none_or(|begun| begun.old != 0);
+        match (old, addr) {
+            // Freed, as `realloc(block, 0)` does.
+            (Some(block), 0) if request.size == 0 => self.release(caller, block),
+            // Failed: the old block lives on, unless its address was handed out again.
+            (Some(block), 0) => {
+                if let (Some(begun), false) = (begun, begun.is_none_or(|begun| self.live.contains_key(&begun.old))) {
+                    self.live.insert(begun.old, block);
+                } else {
+                    self.release(caller, block);
+                }
+                self.tell(caller, Fact::Failed(*request));
+            }
+            (None, 0) => {
+                if request.size > 0 || !had_old {
+                    self.tell(caller, Fact::Failed(*request));
+                } else if let Some(begun) = begun {
+                    self.oddities.unknown_blocks += 1;
+                    self.tell(caller, Fact::UnknownFree(begun.old));
+                }
+            }
+            (Some(block), addr) => {
+                self.enter(caller, addr, block);
+                for policy in &mut self.policies {
+                    policy.reallocate(caller, block, request, addr);
+                }
+            }
+            (None, addr) => {
+                if let Some(begun) = begun.filter(|begun| begun.old != 0) {
+                    self.oddities.unknown_blocks += 1;
+                    self.tell(caller, Fact::UnknownRealloc(begun.old));
+                }
+                // Without its beginning, a block found at the new address is most likely the old one.
+                match self.live.get(&addr).copied().filter(|_| begun.is_none()) {
+                    Some(block) => {
+                        for policy in &mut self.policies {
+                            policy.reallocate(caller, block, request, addr);
+                        }
+                    }
+                    None => self.allocate(caller, request, addr),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The events of a recording under allocation policies.
+//!
+//! [`ModelHeap`] turns the events of one heap into requests on numbered blocks and passes them on to any number of
+//! [`Policy`]s, so that all see the same in one reading. [`Models`] does so for all heaps of a process tree. All is
+//! pure: no I/O, no clock.
+//!
+//! | module | job |
+//! |---|---|
+//! | `policy` | the trait: what a policy is asked, what it answers |
+//! | `heap` | one heap's events as requests; what a complete stream would not have shown |
+//! | `tree` | which heap an event belongs to: fork, exec, exit |
+
+mod heap;
+mod policy;
+mod tree;
+
+pub use heap::{ModelHeap, Oddities};
+pub use policy::{BlockId, Caller, Contents, Counts, Fact, Footprint, Policy, Request};
+pub use tree::{Factory, Modelled, Models};
+
+#[cfg(test)]
+mod tests;

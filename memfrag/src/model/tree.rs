@@ -1,0 +1,176 @@
+//! The heaps of a process tree, each under policies of its own: fork, exec, exit, ids used again.
+
+use super::heap::ModelHeap;
+use super::policy::Policy;
+use crate::glibc::Layout;
+use memfrag_common::{Event, Op};
+use std::collections::HashMap;
+use std::fmt;
+
+/// The child acts on the parent's address space.
+const CLONE_VM: u64 = 0x100;
+/// The child is a thread of the parent.
+const CLONE_THREAD: u64 = 0x1_0000;
+
+/// What makes the policies of a heap: called with the process's id for each heap that begins with nothing.
+pub type Factory = Box<dyn FnMut(u32) -> Vec<Box<dyn Policy>> + Send>;
+
+/// A process of the tree, or a program that it ran.
+#[derive(Clone, Copy, Debug)]
+struct Member {
+    heap: usize,
+    ended: bool,
+    events: u64,
+}
+
+/// The heaps of all processes of a trace under the policies that a factory makes.
+pub struct Models {
+    factory: Factory,
+    heaps: Vec<Modelled>,
+    members: HashMap<u32, Member>,
+}
+
+/// A heap with its policies.
+#[derive(Debug)]
+pub struct Modelled {
+    /// The process that began it, by `fork`, `exec` or its first event.
+    pub pid: u32,
+    /// How often that process had become another program before.
+    pub execs: u64,
+    /// The heap. It is dropped, and this `None`, when the process becomes another program.
+    pub heap: Option<ModelHeap>,
+    users: u32,
+}
+
+impl fmt::Debug for Models {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Models").field("heaps", &self.heaps).finish_non_exhaustive()
+    }
+}
+
+impl Models {
+    /// No process yet.
+    pub fn new(factory: Factory) -> Self {
+        Self { factory, heaps: Vec::new(), members: HashMap::new() }
+    }
+
+    /// The heap that the latest process under an id acts on, if there were events of it.
+    pub fn heap(&self, pid: u32) -> Option<&ModelHeap> {
+        self.members.get(&pid).and_then(|member| self.heaps[member.heap].heap.as_ref())
+    }
+
+    /// All heaps that there were and are, in the order in which they began.
+    pub fn heaps(&self) -> &[Modelled] {
+        &self.heaps
+    }
+
+    /// Takes a process's heap as it lay in memory.
+    pub fn layout(&mut self, time: u64, pid: u32, layout: &Layout) {
+        let member = self.member(pid);
+        if let Some(heap) = &mut self.heaps[member.heap].heap {
+            heap.layout(time, layout);
+        }
+    }
+
+    /// Takes the next events into account.
+    pub fn apply_all(&mut self, events: &[Event]) {
+        let mut last: Option<(u32, usize)> = None;
+        for event in events {
+            match event.op {
+                Op::Fork { flags, .. } if flags & CLONE_THREAD != 0 => continue,
+                Op::Fork { child, flags } => {
+                    self.fork(event.pid, child, flags);
+                    last = None;
+                    continue;
+                }
+                Op::Exec => {
+                    self.exec(event.pid);
+                    last = None;
+                    continue;
+                }
+                Op::Exit { .. } => {
+                    self.exit(event.pid);
+                    last = None;
+                    continue;
+                }
+                _ => {}
+            }
+            let at = match last {
+                Some((pid, at)) if pid == event.pid => at,
+                _ => self.place(event),
+            };
+            last = Some((event.pid, at));
+            if let Some(heap) = &mut self.heaps[at].heap {
+                heap.apply(event);
+            }
+        }
+    }
+
+    /// The heap to which an event goes.
+    fn place(&mut self, event: &Event) -> usize {
+        if self.members.get(&event.pid).is_some_and(|member| member.ended) {
+            let tail = matches!(
+                event.op,
+                Op::Gap { .. } | Op::ThreadExit | Op::Munmap { .. } | Op::MunmapFailed { .. } | Op::MremapEnd { .. }
+            );
+            if !tail {
+                // The id is used again, and the beginning of the new process was not reported.
+                self.members.remove(&event.pid);
+            }
+        }
+        let at = self.member(event.pid).heap;
+        if let Some(member) = self.members.get_mut(&event.pid) {
+            member.events += 1;
+        }
+        at
+    }
+
+    fn member(&mut self, pid: u32) -> Member {
+        if let Some(member) = self.members.get(&pid) {
+            return *member;
+        }
+        let heap = self.begin(pid, 0);
+        let member = Member { heap, ended: false, events: 0 };
+        self.members.insert(pid, member);
+        member
+    }
+
+    fn begin(&mut self, pid: u32, execs: u64) -> usize {
+        let heap = ModelHeap::new((self.factory)(pid));
+        self.heaps.push(Modelled { pid, execs, heap: Some(heap), users: 1 });
+        self.heaps.len() - 1
+    }
+
+    fn fork(&mut self, parent: u32, child: u32, flags: u64) {
+        let from = self.member(parent).heap;
+        if self.members.get(&child).is_some_and(|known| !known.ended && known.events > 0) {
+            // Its first events came before this one; what it inherited cannot be put beneath them any more.
+            return;
+        }
+        let heap = if flags & CLONE_VM != 0 {
+            self.heaps[from].users += 1;
+            from
+        } else {
+            let copy = self.heaps[from].heap.as_ref().map(ModelHeap::fork);
+            self.heaps.push(Modelled { pid: child, execs: 0, heap: copy, users: 1 });
+            self.heaps.len() - 1
+        };
+        self.members.insert(child, Member { heap, ended: false, events: 0 });
+    }
+
+    fn exec(&mut self, pid: u32) {
+        let before = self.member(pid).heap;
+        let execs = self.heaps[before].execs + 1;
+        self.heaps[before].users -= 1;
+        if self.heaps[before].users == 0 {
+            self.heaps[before].heap = None;
+        }
+        let heap = self.begin(pid, execs);
+        self.members.insert(pid, Member { heap, ended: false, events: 0 });
+    }
+
+    fn exit(&mut self, pid: u32) {
+        let member = self.member(pid);
+        self.members.insert(pid, Member { ended: true, ..member });
+    }
+}
