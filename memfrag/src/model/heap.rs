@@ -214,9 +214,9 @@ impl ModelHeap {
     }
 
     /// The beginning of the reallocation that ends: the innermost of the same call.
-    fn end(&mut self, caller: &Caller, size: u64, site: u64) -> Option<Begun> {
+    fn end(&mut self, caller: &Caller, wanted: u64, site: u64) -> Option<Begun> {
         let by_caller = |begun: &Begun| begun.thread == caller.thread;
-        let found = self.begun.iter().rposition(|begun| by_caller(begun) && begun.size == size && begun.site == site);
+        let found = self.begun.iter().rposition(|begun| by_caller(begun) && begun.size == wanted && begun.site == site);
         let Some(at) = found else {
             self.oddities.torn_reallocs += 1;
             return None;
