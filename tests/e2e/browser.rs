@@ -6,7 +6,7 @@ use memfrag_tests::{place, skip, tests};
 use std::process::Command;
 use std::time::Duration;
 
-tests!(page_on_recordings, page_around_the_heap);
+tests!(page_on_recordings, page_around_the_heap, map_of_the_heap);
 
 /// With the recordings that they make, on a busy machine.
 const LIMIT: Duration = Duration::from_mins(8);
@@ -58,4 +58,8 @@ fn page_on_recordings() -> Result<()> {
 
 fn page_around_the_heap() -> Result<()> {
     run("test/e2e/shell.e2e.mjs")
+}
+
+fn map_of_the_heap() -> Result<()> {
+    run("test/e2e/map.e2e.mjs")
 }

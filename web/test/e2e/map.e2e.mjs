@@ -1,35 +1,17 @@
 // The map of a real recording, drawn from what the real server sends.
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import { browser, missing, open, ready, settled } from "./browser.mjs";
-import { BURST, directory, MEMFRAG, record, report, serve } from "./memfrag.mjs";
+import { test } from "node:test";
+import { open, ready, settled } from "./browser.mjs";
+import { report } from "./memfrag.mjs";
+import { burst, chrome, main, server, skip } from "./setting.mjs";
 
-const skip = missing ?? (MEMFRAG ? false : "memfrag is not built");
 const RULER = 118;
 
-let files;
-let chrome;
-let server;
-let burst;
-let moment;
-
-before(async () => {
-    if (skip) return console.error(`skipped: the map of a real recording, ${skip}`);
-    files = directory();
-    burst = record(files.file("burst.mfrag"), BURST);
-    moment = Math.round(report(burst).recording.duration_ns * 0.8);
-    server = await serve(burst);
-    chrome = await browser();
-}, { timeout: 120_000 });
-
-after(async () => {
-    await chrome?.close();
-    await server?.stop();
-    files?.clear();
-});
+/** When the burst is over and its survivors are there. */
+const late = () => Math.round(report(burst).recording.duration_ns * 0.8);
 
 /** A page at a moment, with its map drawn. */
-async function onMap(ns = moment) {
+async function onMap(ns = late()) {
     const opened = await open(chrome, server.url, { look: `t=${ns}` });
     await ready(opened.page);
     await settled(opened.page);
@@ -71,14 +53,14 @@ async function drawn(page) {
 }
 
 test("the ranges hold all live blocks, and the picture many shades of them", { skip, timeout: 120_000 }, async () => {
-    const { page, close } = await onMap();
+    const moment = late();
+    const { page, close } = await onMap(moment);
     const shades = [...(await colours(page))].filter(([, count]) => count > 50);
     assert.ok(shades.length >= 4, `${shades.length} colours`);
     await page.getByRole("button", { name: "Table" }).click();
     const blocks = await page.locator(".map-tables table").first().locator("tbody tr td:nth-child(5)").allInnerTexts();
     const sum = blocks.reduce((total, text) => total + Number(text.replace(/\D/g, "")), 0);
-    const expected = report(burst, moment).processes.find((one) => one.comm.startsWith("python3"));
-    assert.equal(sum, expected.end.live_blocks);
+    assert.equal(sum, main(report(burst, moment)).end.live_blocks);
     await close();
 });
 
@@ -96,9 +78,30 @@ test("modes and layouts are other pictures of the same cells", { skip, timeout: 
     await close();
 });
 
+test("cividis is another look of the same cells, by button and key, and stays chosen", { skip, timeout: 120_000 }, async () => {
+    const { page, close } = await onMap();
+    const picture = async () => JSON.stringify([...(await colours(page))].sort());
+    const plain = await picture();
+    await page.getByRole("button", { name: "Cividis" }).click();
+    await page.waitForTimeout(500);
+    const cividis = await picture();
+    assert.notEqual(cividis, plain);
+    await page.reload();
+    await ready(page);
+    await settled(page);
+    await page.locator('.map-cividis[aria-pressed="true"]').waitFor();
+    await drawn(page);
+    assert.equal(await picture(), cividis);
+    await page.keyboard.press("v");
+    await page.locator('.map-cividis[aria-pressed="false"]').waitFor();
+    await drawn(page);
+    assert.equal(await picture(), plain);
+    await close();
+});
+
 test("hovering names the block, a click opens it in the inspector, the wheel goes down to its bytes", { skip, timeout: 120_000 }, async () => {
-    // While the burst lasts, most of the heap is live.
-    const { page, close } = await onMap(Math.round(moment / 2));
+    // When most of the heap is live, however fast the burst came.
+    const { page, close } = await onMap(main(report(burst)).peak.at_ns);
     const box = await page.locator(".map-picture").boundingBox();
     const tip = page.locator(".map-tooltip");
     let text = "";

@@ -2,31 +2,12 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { after, before, test } from "node:test";
-import { at, browser, missing, open, ready, settled } from "./browser.mjs";
-import { BURST, directory, MEMFRAG, python, record, serve, served } from "./memfrag.mjs";
+import { test } from "node:test";
+import { at, open, ready, settled } from "./browser.mjs";
+import { python, serve, served } from "./memfrag.mjs";
+import { burst, chrome, files, server, skip } from "./setting.mjs";
 
-const skip = missing ?? (MEMFRAG ? false : "memfrag is not built");
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-
-let files;
-let chrome;
-let server;
-let burst;
-
-before(async () => {
-    if (skip) return;
-    files = directory();
-    burst = record(files.file("burst.mfrag"), BURST);
-    server = await serve(burst);
-    chrome = await browser();
-}, { timeout: 120_000 });
-
-after(async () => {
-    await chrome?.close();
-    await server?.stop();
-    files?.clear();
-});
 
 test("without a token there is a screen that says what to do", { skip }, async () => {
     const { page, close } = await open(chrome, `${server.origin}/`);
