@@ -16,9 +16,14 @@ const KNOWN: [(&str, &str); 7] = [
     ("libc-2.", "glibc"),
 ];
 
-/// The allocator of a process with these mappings.
-pub(super) fn identify(mappings: &[Mapping]) -> Option<Allocator> {
-    KNOWN.iter().find_map(|(prefix, name)| {
+/// What a heap is that was walked.
+const WALKED: &str = "glibc";
+
+/// The allocator of a process with these mappings. One whose heap was `walked` uses glibc's, whatever else it maps: a
+/// program that is linked with another can be given libc's by `LD_PRELOAD`.
+pub(super) fn identify(mappings: &[Mapping], walked: bool) -> Option<Allocator> {
+    let fits = |name: &str| !walked || name == WALKED;
+    KNOWN.iter().filter(|(_, name)| fits(name)).find_map(|(prefix, name)| {
         let file = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
         mappings.iter().find_map(|mapping| {
             let file = file(&mapping.path)?;
@@ -44,7 +49,7 @@ mod tests {
     fn check(paths: &[&str], expected: Option<(&str, Option<&str>, &str)>) {
         let mappings: Vec<Mapping> =
             paths.iter().map(|path| Mapping { path: path.into(), ..Mapping::default() }).collect();
-        let found = identify(&mappings);
+        let found = identify(&mappings, false);
         let found = found.as_ref().map(|a| (a.name.as_str(), a.version.as_deref(), a.path.as_str()));
         assert_eq!(found, expected);
     }
@@ -58,5 +63,14 @@ mod tests {
         check(&["/lib/libc.so.6", "/l/libmimalloc.so.2.0"], Some(("mimalloc", None, "/l/libmimalloc.so.2.0")));
         check(&["/l/libtcmalloc_minimal.so.4"], Some(("tcmalloc", None, "/l/libtcmalloc_minimal.so.4")));
         check(&["/usr/bin/static", ""], None);
+    }
+
+    #[test]
+    fn a_walked_heap_is_glibcs() {
+        let mappings = ["/l/libjemalloc.so.2", "/lib/libc.so.6"];
+        let mappings = mappings.map(|path| Mapping { path: path.into(), ..Mapping::default() });
+        assert_eq!(identify(&mappings, true).map(|found| found.name), Some("glibc".to_owned()));
+        assert_eq!(identify(&mappings, false).map(|found| found.name), Some("jemalloc".to_owned()));
+        assert_eq!(identify(&mappings[..1], true).map(|found| found.name), None);
     }
 }

@@ -59,6 +59,18 @@ pub struct Blame {
     pub limits: Vec<&'static str>,
 }
 
+impl Blame {
+    /// Leaves the first `released` owners, and of the others those `stranded` that strand most: one whose blocks share
+    /// all their pages with others' releases nothing, however much lies free around them.
+    pub(super) fn shorten(&mut self, released: usize, stranded: usize) {
+        let mut most: Vec<usize> = (0..self.sites.len()).collect();
+        most.sort_by_key(|&at| std::cmp::Reverse(self.sites[at].stranded_bytes));
+        most.truncate(stranded);
+        let mut at = 0..;
+        self.sites.retain(|_| at.next().is_some_and(|at| at < released || most.contains(&at)));
+    }
+}
+
 /// What one owner accounts for.
 #[derive(Clone, Debug, Serialize)]
 pub struct Blamed {

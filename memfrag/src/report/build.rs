@@ -21,8 +21,9 @@ use std::sync::Arc;
 /// Call sites in a report.
 const TOP_SITES: usize = 20;
 
-/// Owners in a report's blame.
+/// Owners in a report's blame that release most, and beside them those that strand most.
 const TOP_BLAME: usize = 20;
+const TOP_STRANDED: usize = 5;
 
 /// Most points of a timeline in a report.
 const TIMELINE_POINTS: usize = 256;
@@ -85,7 +86,7 @@ impl Sink for ReportBuilder {
             self.heaps.learn(&ProcessInfo { time, pid, ..ProcessInfo::default() });
         }
         let Some(at) = self.heaps.index_of(pid) else { return };
-        if let Some(allocator) = allocator::identify(mappings) {
+        if let Some(allocator) = allocator::identify(mappings, self.is_walked(at)) {
             let footprint = if allocator.name == "glibc" { Footprint::Glibc } else { Footprint::Requested };
             self.heaps.set_footprint(at, footprint);
         }
@@ -127,6 +128,11 @@ impl Sink for ReportBuilder {
             return;
         }
         self.heaps.reconcile(time, pid, layout);
+        if let Some(at) = self.heaps.index_of(pid)
+            && self.is_walked(at)
+        {
+            self.heaps.set_footprint(at, Footprint::Glibc);
+        }
         if let Some((at, execs)) = self.process_of(pid)
             && let Some(heap) = self.heaps.snapshot(pid)
         {
@@ -253,9 +259,10 @@ impl ReportBuilder {
         self.heaps.index_of(pid).map_or_else(Sites::default, |at| self.sites_of(at))
     }
 
-    /// The allocator of a process, by its index, if the files that it maps tell.
+    /// The allocator of a process, by its index, if the files that it maps tell, and whether its heap was walked.
     pub fn allocator(&self, process: usize) -> Option<Allocator> {
-        self.snapshots(process).last().and_then(|seen| allocator::identify(&seen.files))
+        let walked = self.is_walked(process);
+        self.snapshots(process).last().and_then(|seen| allocator::identify(&seen.files, walked))
     }
 
     /// The report's part on a process, the latest under this id, as it is at `now_ns`. `None` when there is none.
@@ -307,6 +314,11 @@ impl ReportBuilder {
         }
     }
 
+    /// Whether a process's heap was walked, and is glibc's therefore.
+    fn is_walked(&self, at: usize) -> bool {
+        self.heaps.heap(&self.heaps.processes()[at]).walked_at().is_some()
+    }
+
     /// The index of a process, and how often it became another program.
     fn process_of(&self, pid: u32) -> Option<(usize, u64)> {
         let at = self.heaps.index_of(pid)?;
@@ -314,11 +326,7 @@ impl ReportBuilder {
     }
 
     fn moment(&self, at: usize) -> Option<Moment<'_>> {
-        let is_glibc = self
-            .snapshots(at)
-            .last()
-            .and_then(|seen| allocator::identify(&seen.files))
-            .is_some_and(|allocator| allocator.name == "glibc");
+        let is_glibc = self.allocator(at).is_some_and(|allocator| allocator.name == "glibc");
         self.looks.moment(at, self.heaps.processes()[at].execs(), is_glibc)
     }
 
@@ -368,13 +376,12 @@ impl ReportBuilder {
             return about;
         }
         let call_sites = self.sites_of(at);
-        let newest = self.snapshots(at).last().map_or(&[][..], |seen| &seen.files);
         let (totals, peak, live, maps) = (heap.totals(), heap.peak(), heap.live(), heap.maps());
         let reading = process.memory();
         let moment = self.moment(at);
         let blame = moment.as_ref().map(|moment| {
             let mut blame = blame::of(moment, By::Site, &blame::Places { heap, sites: call_sites }, false);
-            blame.sites.truncate(TOP_BLAME);
+            blame.shorten(TOP_BLAME, TOP_STRANDED);
             blame
         });
         let resident = moment.as_ref().map(Moment::pages);
@@ -402,7 +409,7 @@ impl ReportBuilder {
                 metrics: Metrics::new(&measures, self.overhead(at, reading)),
                 ledger: moment.map(|moment| ledger::Ledger::new(moment.residency.time, &moment.ledger())),
             },
-            allocator: allocator::identify(newest),
+            allocator: self.allocator(at),
             functions: heap
                 .functions()
                 .iter()

@@ -244,3 +244,50 @@ fn the_ledger_is_of_the_last_look() {
     }
     assert_eq!(report["processes"][0]["blame"]["sites"][0]["release_bytes"], 4096);
 }
+
+#[test]
+fn a_program_of_another_allocator_that_was_given_libcs_is_told_by_the_walk() {
+    let mut builder = ReportBuilder::new(None);
+    builder.events(&[alloc(1, 7, 0x10, 100)]);
+    let [jemalloc, libc] = ["/l/libjemalloc.so.2", "/lib/libc.so.6"].map(|path| Mapping {
+        start: 0x1000,
+        end: 0x2000,
+        path: path.into(),
+        ..Mapping::default()
+    });
+    builder.mappings(6, 7, &[jemalloc, libc]);
+    let name = |builder: &ReportBuilder| builder.allocator(0).map(|found| found.name);
+    assert_eq!(name(&builder).as_deref(), Some("jemalloc"));
+    builder.layout(7, 7, &Layout::default());
+    assert_eq!(name(&builder).as_deref(), Some("glibc"));
+}
+
+#[test]
+fn a_shortened_blame_keeps_who_strands_most() {
+    let start = 0x10_0000;
+    let pages = start..start + 4 * 4096;
+    let mut builder = ReportBuilder::new(None);
+    builder.mappings(0, 7, &[Mapping { start: 1, end: 2, path: "/lib/libc.so.6".into(), ..Mapping::default() }]);
+    builder.events(&[alloc(1, 7, start + 0x2a0, 100), alloc(2, 7, start + 0x3010, 8)]);
+    let region = Region {
+        range: pages.clone(),
+        kind: RegionKind::Heap,
+        resident_bytes: 4 * 4096,
+        swapped_bytes: 0,
+        resident: vec![pages],
+    };
+    builder.residency(&Residency { time: 3, pid: 7, regions: vec![region] });
+    let (_, blame) = builder.blame(None, By::Size).expect("was looked at");
+    let sites = |blame: &blame::Blame| blame.sites.iter().map(|one| one.site.clone()).collect::<Vec<_>>();
+    let shortened = |stranded_by_last: u64| {
+        let mut blame = blame.clone();
+        blame.sites.iter_mut().for_each(|one| one.stranded_bytes = 1);
+        blame.sites.last_mut().expect("owners").stranded_bytes = stranded_by_last;
+        blame.shorten(1, 1);
+        sites(&blame)
+    };
+    let all = sites(&blame);
+    assert!(all.len() > 1);
+    assert_eq!(shortened(2), [all[0].clone(), all[all.len() - 1].clone()]);
+    assert_eq!(shortened(0), all[..1]);
+}
