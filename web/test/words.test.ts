@@ -36,7 +36,7 @@ function report(change: Partial<ProcessReport> = {}): ProcessReport {
 test("the first finding is what could be returned, the second who is in the way", () => {
     const [first, second] = findings(report(), null);
     assert.equal(`${first!.amount} ${first!.text}`, "153.7 MiB could be returned now by malloc_trim.");
-    assert.equal(`${second!.amount} ${second!.text}`, "9.8 MiB more are pinned, most of it by keep_one.");
+    assert.equal(`${second!.amount} ${second!.text}`, "9.8 MiB more are free, but pinned by live blocks, most of it by keep_one.");
     assert.equal(second!.owner, owner);
 });
 
@@ -46,6 +46,26 @@ test("where trimming would not help it is said, and nobody is blamed for nothing
     assert.ok(others.every((one) => one.owner === null));
 });
 
+test("who is in the way is who has most free memory around its blocks, not who would release most", () => {
+    const shared = { ...owner, release_bytes: 8 * MIB, stranded_bytes: 0, function: "one_large" };
+    const [a, b] = [{ ...owner, function: "values", stranded_bytes: 5 * MIB, release_bytes: 0 }, { ...owner, function: "keys", stranded_bytes: 4 * MIB, release_bytes: 0 }];
+    const [, both] = findings(report({ blame: { ...blame, sites: [shared, b, a] } }), null);
+    assert.match(both!.text, /, 51.0 % by values, 40.8 % by keys\.$/);
+    assert.equal(both!.owner, a);
+    const [, tops] = findings(report({ blame: { ...blame, kept_tops_bytes: 4.9 * MIB, sites: [shared] } }), null);
+    assert.match(tops!.text, /no call site by more than 5 % of it; 50.0 % are the ends of arenas/);
+    assert.equal(tops!.owner, null);
+});
+
+test("malloc_trim is spoken of only where the allocator has it, and of a process that is gone in another way", () => {
+    const words = (change: Partial<ProcessReport>) => { const [first] = findings(report(change), null); return `${first!.text} ${first!.next}`; };
+    assert.match(words({}), /by malloc_trim\. Try it: memfrag trim/);
+    assert.match(words({ exit: { at_ns: 1, code: 0, signal: null } }), /When it runs again/);
+    const other = words({ allocator: { name: "jemalloc", version: null, path: "" } });
+    assert.match(other, /dirty_decay_ms/);
+    assert.doesNotMatch(other, /malloc_trim|memfrag trim/);
+});
+
 test("damage, and an allocator that is not understood, are findings of their own", () => {
     const found = findings(report({ damaged_at_ns: 5, allocator: { name: "jemalloc", version: null, path: "" } }), null);
     assert.deepEqual(found.filter((one) => one.tone === "caution").map((one) => one.amount), ["jemalloc", "Events are missing"]);
@@ -53,8 +73,10 @@ test("damage, and an allocator that is not understood, are findings of their own
 
 test("advice depends on whose the blocks are and on what freeing them would bring", () => {
     assert.match(advice(owner), /2.400 blocks \(1\.4 MiB\).*return 10\.9 MiB, 8\.0× what they hold/);
-    assert.match(advice({ ...owner, pin_amplification: 1 }), /simply memory in use/);
-    assert.match(advice({ ...owner, release_bytes: 0 }), /would return nothing/);
+    assert.match(advice({ ...owner, live_bytes: 10.9 * MIB, stranded_bytes: MIB, pin_amplification: 1 }), /simply memory in use/);
+    assert.match(advice({ ...owner, release_bytes: 0 }), /alone would return nothing: others/);
+    assert.match(advice({ ...owner, release_bytes: -150 * MIB, joins_top_bytes: 160 * MIB }), /ends of arenas free, 160\.0 MiB/);
+    assert.match(advice({ ...owner, live_bytes: 30 * MIB, release_bytes: 39 * MIB, pin_amplification: 1.3 }), /moving them together/);
     assert.match(advice({ ...owner, kind: "untracked" }), /older than the trace/);
 });
 

@@ -35,9 +35,9 @@ const LEDGER = {
     },
     free_pages: {
         name: "Free pages",
-        what: "Whole pages without any live block that are still resident. malloc_trim returns them.",
+        what: "Whole pages without any live block that are still resident. With glibc malloc_trim returns them; other allocators do by themselves, after a while.",
         formula: "resident pages of the heap that no live chunk touches",
-        todo: "memfrag trim --pid PID --apply, a call of malloc_trim(0) after bursts, or a lower M_TRIM_THRESHOLD.",
+        todo: "glibc: memfrag trim --pid PID --apply, a call of malloc_trim(0) after bursts, or a lower M_TRIM_THRESHOLD. jemalloc: dirty_decay_ms.",
     },
     metadata: {
         name: "Allocator's own",
@@ -91,7 +91,7 @@ const LADDER = {
         todo: "",
     },
     mapped: {
-        name: "Mapped",
+        name: "Heap, mapped",
         what: "Address space that the heap has obtained, whether or not it takes memory.",
         formula: "growth of the heap segment + mappings − unmappings, as seen by the trace",
         todo: "Costs address space and page tables, no memory.",

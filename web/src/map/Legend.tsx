@@ -6,7 +6,7 @@ import { legend, type LegendEntry } from "./palettes";
 
 export function Legend({ model }: { model: MapModel }) {
     const mode = model.mode.value;
-    const entries = legend(mode, model.theme.value, model.classes.value, model.geometry.value.level);
+    const entries = legend(mode, model.theme.value, model.classes.value, model.geometry.value.level, model.cividis.value);
     const lit = model.highlighted.value;
     return (
         <div class="map-legend" role="group" aria-label="Legend">
@@ -20,6 +20,17 @@ export function Legend({ model }: { model: MapModel }) {
                 <Entry key={`${entry.value} ${entry.label}`} entry={entry} model={model} />
             ))}
             {CLASS_MODES.includes(mode) && entries.length < 3 && <span class="map-note">no classes yet</span>}
+            {mode !== "site" && mode !== "thread" && (
+                <button
+                    type="button"
+                    class="map-cividis"
+                    aria-pressed={model.cividis.value}
+                    title="Scales from dark blue to yellow, the same with and without red-green blindness (V)"
+                    onClick={() => (model.cividis.value = !model.cividis.value)}
+                >
+                    Cividis
+                </button>
+            )}
             <span class="map-hint">wheel zooms · drag pans · click pins · double-click shows all</span>
         </div>
     );

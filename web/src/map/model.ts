@@ -20,6 +20,8 @@ export class MapModel {
     readonly mode = signal<Mode>("occupancy");
     readonly layout = signal<Layout>("linear");
     readonly theme = signal<Theme>("dark");
+    /** All scales are cividis, for eyes that other colours fail. */
+    readonly cividis = signal(false);
     readonly regions = signal<readonly Region[]>([]);
     readonly palettes = signal<ReadonlyMap<Mode, PaletteClass[]>>(new Map());
     /** The zoom, or null: everything is fitted in, also when the heap grows. */
@@ -82,6 +84,7 @@ export class MapModel {
                     zoom: this.zoom.value,
                     scroll: this.scroll.value,
                     highlight: this.lit.value,
+                    cividis: this.cividis.value,
                     hz: HZ,
                     width,
                     height,

@@ -24,15 +24,23 @@ export const INKS: Record<Theme, Inks> = {
 const EMPTY: Record<Theme, string> = { dark: "#141920", light: "#e5e7e6" };
 const RESIDENT: Record<Theme, string> = { dark: "#353c49", light: "#c6c8c8" };
 export const JUST_FREED = "#e69f00";
+/** Beside cividis, which has that colour itself. */
+const FREED_BY_CIVIDIS = "#d55e00";
 /** Where there is room, what was just freed is striped besides. */
 export const FREED_STRIPES = { value: 2, pixel: pixel(parseHex("#7a4e00")) };
 const OTHER: Record<Theme, string> = { dark: "#5d6673", light: "#a9adb3" };
 
+/** After Nuñez, Anderton and Renslow 2018: the same to the eye with and without red-green blindness. On a dark ground without its darkest end. */
+const CIVIDIS: Record<Theme, readonly string[]> = {
+    dark: ["#2b4377", "#7c7b78", "#fee838"],
+    light: ["#d9d3b4", "#7c7b78", "#00224e"],
+};
+
 const SCALES: Record<"occupancy" | "heat" | "age" | "resident" | "size", Record<Theme, readonly string[]>> = {
     occupancy: { dark: ["#1d4a72", "#4ba9df", "#a3daf8"], light: ["#bcdcf0", "#3d95cf", "#07406e"] },
     heat: { dark: ["#16357a", "#b85c00", "#ff8673"], light: ["#9ecae1", "#f28e2b", "#a50f15"] },
-    // From the oldest to the youngest; cividis, without its darkest end on a dark ground.
-    age: { dark: ["#2b4377", "#7c7b78", "#fee838"], light: ["#d9d3b4", "#7c7b78", "#00224e"] },
+    // From the oldest to the youngest.
+    age: CIVIDIS,
     resident: { dark: ["#26344f", "#a8457e", "#ffb27a"], light: ["#d3dbe6", "#cc6a9c", "#5f0d3c"] },
     size: { dark: ["#3d3f8f", "#1f9a8a", "#f4e61e"], light: ["#d8dd5a", "#21918c", "#440154"] },
 };
@@ -74,14 +82,22 @@ function share(mode: Mode, value: number): number | null {
     }
 }
 
+function stops(mode: keyof typeof SCALES, theme: Theme, cividis: boolean): readonly string[] {
+    return cividis ? CIVIDIS[theme] : SCALES[mode][theme];
+}
+
+function freed(cividis: boolean): string {
+    return cividis ? FREED_BY_CIVIDIS : JUST_FREED;
+}
+
 /** How many classes the values of a palette have room for: those of sizes stand for a size each, whether it occurs or not. */
 export function spread(classes: readonly PaletteClass[]): number {
     return classes.reduce((most, { value }) => Math.max(most, value - 1), 0);
 }
 
-function classColour(mode: Mode, theme: Theme, value: number, classes: number): Rgb {
+function classColour(mode: Mode, theme: Theme, value: number, classes: number, cividis: boolean): Rgb {
     const rank = value - 2;
-    if (mode === "size") return scale(SCALES.size[theme], classes < 2 ? 1 : rank / (classes - 1));
+    if (mode === "size") return scale(stops("size", theme, cividis), classes < 2 ? 1 : rank / (classes - 1));
     const hues = CLASSES[theme];
     const base = parseHex(hues[rank % hues.length]!);
     const round = Math.floor(rank / hues.length);
@@ -91,22 +107,22 @@ function classColour(mode: Mode, theme: Theme, value: number, classes: number): 
     return mix(base, round % 2 === 1 ? [255, 255, 255] : [0, 0, 0], far);
 }
 
-/** The colour of a cell value. `classes` is the [spread] of the mode's palette. */
-export function cellColour(mode: Mode, theme: Theme, value: number, classes: number): Rgb {
+/** The colour of a cell value. `classes` is the [spread] of the mode's palette; with `cividis` all scales are that one. */
+export function cellColour(mode: Mode, theme: Theme, value: number, classes: number, cividis = false): Rgb {
     if (value === 0) return parseHex(EMPTY[theme]);
     const on = share(mode, value);
-    if (on !== null) return scale(SCALES[mode as keyof typeof SCALES][theme], on);
-    if (mode === "occupancy") return parseHex(value === 1 ? RESIDENT[theme] : JUST_FREED);
-    return value === 1 ? parseHex(OTHER[theme]) : classColour(mode, theme, value, classes);
+    if (on !== null) return scale(stops(mode as keyof typeof SCALES, theme, cividis), on);
+    if (mode === "occupancy") return parseHex(value === 1 ? RESIDENT[theme] : freed(cividis));
+    return value === 1 ? parseHex(OTHER[theme]) : classColour(mode, theme, value, classes, cividis);
 }
 
 /** 256 pixels, one for each cell value. With a highlight all other classes are faint. */
-export function lookup(mode: Mode, theme: Theme, classes: number, highlight: Highlight): Uint32Array {
+export function lookup(mode: Mode, theme: Theme, classes: number, highlight: Highlight, cividis = false): Uint32Array {
     const table = new Uint32Array(256);
     const lit = highlight === null ? null : new Set(highlight);
     const ground = parseHex(EMPTY[theme]);
     for (let value = 0; value < 256; value++) {
-        const colour = cellColour(mode, theme, value, classes);
+        const colour = cellColour(mode, theme, value, classes, cividis);
         if (lit === null || value === 0) table[value] = pixel(colour);
         else if (lit.has(value)) table[value] = pixel(theme === "dark" ? [255, 212, 64] : [196, 0, 96]);
         else table[value] = pixel(mix(ground, colour, 0.22));
@@ -114,24 +130,24 @@ export function lookup(mode: Mode, theme: Theme, classes: number, highlight: Hig
     return table;
 }
 
-function ramp(mode: keyof typeof SCALES, theme: Theme): string[] {
-    return Array.from({ length: 9 }, (_, i) => formatRgb(scale(SCALES[mode][theme], i / 8)));
+function ramp(mode: keyof typeof SCALES, theme: Theme, cividis: boolean): string[] {
+    return Array.from({ length: 9 }, (_, i) => formatRgb(scale(stops(mode, theme, cividis), i / 8)));
 }
 
 /**
  * Legend of a mode, in words and numbers. At most `most` classes are named, the others counted. A cell of a level above 0 is many
  * pages, and the legend says which of them it shows.
  */
-export function legend(mode: Mode, theme: Theme, classes: readonly PaletteClass[], level: number, most = 8): LegendEntry[] {
+export function legend(mode: Mode, theme: Theme, classes: readonly PaletteClass[], level: number, cividis = false, most = 8): LegendEntry[] {
     const empty = (label: string): LegendEntry => ({ colours: [EMPTY[theme]], label });
     switch (mode) {
         case "occupancy":
             return [
                 empty("not in memory"),
                 { colours: [RESIDENT[theme]], label: "in memory, no live block" },
-                { colours: [JUST_FREED], striped: true, label: "freed within the last second" },
+                { colours: [freed(cividis)], striped: true, label: "freed within the last second" },
                 {
-                    colours: ramp("occupancy", theme),
+                    colours: ramp("occupancy", theme, cividis),
                     label: "taken by live blocks",
                     ticks: [0, 0.5, 1].map((at) => ({ at, label: `${100 * at} %` })),
                 },
@@ -140,7 +156,7 @@ export function legend(mode: Mode, theme: Theme, classes: readonly PaletteClass[
             return [
                 empty("never used"),
                 {
-                    colours: ramp("heat", theme),
+                    colours: ramp("heat", theme, cividis),
                     label: `allocations and frees of the ${level > 0 ? "hottest " : ""}page, halved every 4 s`,
                     ticks: [1, 15, 255].map((h) => ({ at: (HEAT_STEPS * Math.log2(1 + h)) / 254, label: h === 255 ? "255+" : `${h}` })),
                 },
@@ -149,7 +165,7 @@ export function legend(mode: Mode, theme: Theme, classes: readonly PaletteClass[
             return [
                 empty("no live block"),
                 {
-                    colours: ramp("age", theme).reverse(),
+                    colours: ramp("age", theme, cividis).reverse(),
                     label: `since the last allocation ${level > 0 ? "in the youngest page" : "there"}`,
                     ticks: [1, 1000, 60_000, 3_600_000, 86_400_000].map((ms) => ({
                         at: (AGE_STEPS * Math.log2(1 + ms)) / 254,
@@ -161,7 +177,7 @@ export function legend(mode: Mode, theme: Theme, classes: readonly PaletteClass[
             return [
                 empty("not in memory"),
                 {
-                    colours: ramp("resident", theme),
+                    colours: ramp("resident", theme, cividis),
                     label: "in memory, but taken by no live block",
                     ticks: [0, 0.5, 1].map((at) => ({ at, label: `${100 * at} %` })),
                 },
@@ -169,7 +185,7 @@ export function legend(mode: Mode, theme: Theme, classes: readonly PaletteClass[
         default: {
             const named = classes.filter((c) => c.value >= 2);
             const rows = named.slice(0, most).map((c) => ({
-                colours: [formatRgb(cellColour(mode, theme, c.value, spread(classes)))],
+                colours: [formatRgb(cellColour(mode, theme, c.value, spread(classes), cividis))],
                 label: c.label,
                 value: c.value,
             }));

@@ -5,13 +5,18 @@ import { useEffect } from "preact/hooks";
 import { MapView } from "../map/MapView";
 import { writePlace } from "../map/selection";
 import { heapMap } from "../store/map";
-import { address, mode, place, dark, tab } from "../store/view";
+import { address, cividis, mode, place, dark, tab } from "../store/view";
 
 export function MapPane() {
     const model = heapMap.value;
     useSignalEffect(() => {
         const map = heapMap.value;
         if (map) map.theme.value = dark.value ? "dark" : "light";
+        if (map) map.cividis.value = cividis.value;
+    });
+    useSignalEffect(() => {
+        const on = heapMap.value?.cividis.value;
+        if (on !== undefined && on !== cividis.peek()) cividis.value = on;
     });
     // What is pinned on the map is inspected, and the other way round.
     useSignalEffect(() => {

@@ -13,6 +13,8 @@ export type ChosenSite = { site: string; address: string | null };
 
 export const tab = signal<Tab>("overview");
 export const theme = signal<Theme>("system");
+/** The map's scales are cividis. */
+export const cividis = signal(false);
 export const range = signal<Span | null>(null);
 export const pinA = signal<number | null>(null);
 export const pinB = signal<number | null>(null);
@@ -103,21 +105,22 @@ export function keepTitle(): void {
 }
 
 const THEME_KEY = "memfrag.theme";
+const CIVIDIS_KEY = "memfrag.cividis";
 
-/** Applies the theme to the document now and whenever it changes. */
+/** Applies the theme to the document now and whenever it changes; keeps what was chosen of colours. */
 export function keepTheme(): void {
     const saved = localStorage.getItem(THEME_KEY);
     if (saved === "light" || saved === "dark") theme.value = saved;
     effect(() => {
-        const chosen = theme.value;
-        if (chosen === "system") {
-            delete document.documentElement.dataset["theme"];
-            localStorage.removeItem(THEME_KEY);
-        } else {
-            document.documentElement.dataset["theme"] = chosen;
-            localStorage.setItem(THEME_KEY, chosen);
-        }
+        if (theme.value === "system") localStorage.removeItem(THEME_KEY);
+        else localStorage.setItem(THEME_KEY, theme.value);
     });
+    cividis.value = localStorage.getItem(CIVIDIS_KEY) !== null;
+    effect(() => {
+        if (cividis.value) localStorage.setItem(CIVIDIS_KEY, "");
+        else localStorage.removeItem(CIVIDIS_KEY);
+    });
+    effect(() => { document.documentElement.dataset["theme"] = dark.value ? "dark" : "light"; });
 }
 
 const THEMES: readonly Theme[] = ["system", "light", "dark"];

@@ -258,9 +258,9 @@ export class Engine {
         const mode = this.cells.mode;
         const classes = spread(this.classes.get(mode) ?? []);
         const highlight = mode === scene.mode ? scene.highlight : null;
-        const key = `${mode} ${scene.theme} ${classes} ${highlight?.join() ?? "-"}`;
+        const key = `${mode} ${scene.theme} ${classes} ${highlight?.join() ?? "-"} ${scene.cividis}`;
         if (this.table.key !== key) {
-            const table = lookup(mode, scene.theme, classes, highlight);
+            const table = lookup(mode, scene.theme, classes, highlight, scene.cividis);
             this.table = { key, look: { table, striped: mode === "occupancy" ? FREED_STRIPES : null } };
         }
         return this.table.look;

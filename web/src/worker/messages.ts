@@ -35,6 +35,8 @@ export interface Scene {
     /** Everything is to be seen: cells may grow to fill the height. */
     fill: boolean;
     highlight: Highlight;
+    /** All scales are cividis. */
+    cividis: boolean;
     /** Frames per second asked of the server. */
     hz: number;
 }

@@ -25,18 +25,20 @@ export function rungs(ledger: Ledger, mapped: ProcessReport["mapped"]): Rung[] {
         { term: "requested", bytes: ledger.requested, step: "what live blocks asked for", added: ledger.requested, tone: "requested" },
         { term: "usable", bytes: usable, step: "headers and padding", added: ledger.rounding, tone: "rounding" },
         { term: "active", bytes: active, step: "free beside blocks, and caches", added: kept, tone: "free_in_pages" },
-        { term: "heap", bytes: heap, step: "free pages, for malloc_trim", added: ledger.free_pages, tone: "free_pages" },
-        { term: "resident", bytes: ledger.rss, step: "files, stacks, other mappings", added: ledger.rss - heap, tone: "not_malloc" },
+        { term: "heap", bytes: heap, step: "whole free pages", added: ledger.free_pages, tone: "free_pages" },
     ];
     const obtained = Math.max(0, mapped.brk_growth_bytes) + Math.max(0, mapped.mapped_bytes - mapped.unmapped_bytes);
     // Of a trace that began late only a part of the mappings is known.
-    if (obtained > heap) found.push({ term: "mapped", bytes: obtained, step: "address space without memory", added: obtained - heap, tone: "none" });
+    if (obtained > heap) found.push({ term: "mapped", bytes: obtained, step: "address space that takes no memory", added: obtained - heap, tone: "none" });
+    // Of the whole process, so it goes on from the resident heap.
+    found.push({ term: "resident", bytes: ledger.rss, step: "files, stacks, other mappings, beside the resident heap", added: ledger.rss - heap, tone: "not_malloc" });
     return found;
 }
 
 export function Ladder({ ledger, mapped }: { ledger: Ledger; mapped: ProcessReport["mapped"] }) {
     const all = rungs(ledger, mapped);
-    const most = Math.max(...all.map((one) => one.bytes), 1);
+    // Reserved address space can be many times what is resident, and would leave nothing to see of the rest.
+    const most = Math.max(...all.filter((one) => one.term !== "mapped").map((one) => one.bytes), 1);
     return (
         <section class="ladder" aria-labelledby="ladder-title">
             <h2 id="ladder-title">From asked for to resident</h2>

@@ -50,7 +50,7 @@ function aside(name: LedgerLine, ledger: Counted): string {
     switch (name) {
         case "rounding": return `headers ${bytes(ledger.rounding_header)}, padding ${bytes(ledger.rounding_padding)}`;
         case "free_in_pages": return "pinned by live blocks on the same page";
-        case "free_pages": return "returned by malloc_trim";
+        case "free_pages": return ledger.source === "unknown" ? "without any live block" : "returned by malloc_trim";
         case "not_malloc": return `files ${bytes(ledger.not_malloc_files)}, anonymous ${bytes(ledger.not_malloc_anonymous)}, stack ${bytes(ledger.not_malloc_stacks)}`;
         default: return "";
     }
