@@ -281,7 +281,9 @@ fn a_shortened_blame_keeps_who_strands_most() {
     let sites = |blame: &blame::Blame| blame.sites.iter().map(|one| one.site.clone()).collect::<Vec<_>>();
     let shortened = |stranded_by_last: u64| {
         let mut blame = blame.clone();
-        blame.sites.iter_mut().for_each(|one| one.stranded_bytes = 1);
+        for one in &mut blame.sites {
+            one.stranded_bytes = 1;
+        }
         blame.sites.last_mut().expect("owners").stranded_bytes = stranded_by_last;
         blame.shorten(1, 1);
         sites(&blame)
