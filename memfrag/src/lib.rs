@@ -12,6 +12,7 @@
 //! ```
 
 pub mod analysis;
+pub mod arena;
 pub mod capture;
 pub mod glibc;
 pub mod heap;

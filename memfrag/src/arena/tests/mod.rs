@@ -1,0 +1,3 @@
+mod arena;
+mod free_list;
+mod reports;
