@@ -1,9 +1,11 @@
 //! The developer's verbs, one file each: `cargo xtask VERB`.
 
 mod bench;
+mod dashboard;
 mod dist;
 mod ebpf;
 mod lint;
+mod measure;
 mod screenshots;
 mod setup;
 mod shell;
@@ -25,7 +27,12 @@ const VERBS: &[Verb] = &[
     ("test", "everything that CI runs; with --long also the soaks and fault storms", test::run),
     ("ebpf", "build the BPF object; with --check only tell whether it is current", ebpf::run),
     ("web", "check, test and build the dashboard's page; with --check only tell whether it is current", web::run),
-    ("bench", "the benchmarks, and whole programs under memfrag and its peers; --quick for a short look", bench::run),
+    (
+        "bench",
+        "the benchmarks, whole programs under memfrag and its peers, and the dashboard on a large heap; --quick for a short \
+         look, --dashboard for that part alone, --soak for whether its memory grows",
+        measure::run,
+    ),
     ("screenshots", "the pictures of the dashboard in docs/images, of a real program's heap", screenshots::run),
     ("dist", "the binary to hand out, in target/dist, tried from an empty directory", dist::run),
 ];
