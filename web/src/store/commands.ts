@@ -93,7 +93,8 @@ export function listenToKeys(target: Window): void {
         if (event.defaultPrevented) return;
         const on = event.target instanceof Element ? event.target : null;
         const control = event.ctrlKey || event.metaKey;
-        if (on && !control && (TAKES_TEXT.has(on.tagName) || on.closest("dialog[open]"))) return;
+        // With what had the focus gone, keys come to the page though a dialog is open.
+        if (on && !control && (TAKES_TEXT.has(on.tagName) || target.document.querySelector("dialog[open]"))) return;
         // A focused button is pressed by the space bar, and a tab strip moves by its own keys.
         if (on && (event.key === " " || event.key === "Enter") && on.closest("button, summary, a, [role=button], [role=tab], [role=row]")) return;
         const command = commandFor(event);

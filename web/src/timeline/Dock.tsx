@@ -5,11 +5,11 @@ import { useEffect } from "preact/hooks";
 import { brief, bytes, moment, percent } from "../format";
 import type { Series } from "../protocol";
 import { useQuery } from "../store/query";
-import { endNs, source } from "../store/session";
+import { cursorNs, endNs, source } from "../store/session";
 import { range } from "../store/view";
 import { Term } from "../shell/Explain";
 import { Chart, type Pointed } from "./Chart";
-import { LINES, shownLines, shownSpan, toggleLine, zoom } from "./state";
+import { LINES, shownLines, toggleLine, zoom } from "./state";
 import { Transport } from "./Transport";
 
 const POINTS = 1600;
@@ -66,7 +66,7 @@ function Toggle({ line }: { line: (typeof LINES)[number] }) {
 
 function Readout({ series, pointed }: { series: Series | null; pointed: Pointed | null }) {
     if (!series || series.time_ns.length === 0) return <span class="readout" />;
-    const index = pointed?.index ?? nearest(series, pointed?.ns ?? range.value?.to ?? shownSpan.value.to);
+    const index = pointed?.index ?? nearest(series, pointed?.ns ?? range.value?.to ?? cursorNs.value);
     const live = series.live_bytes[index] ?? null;
     const rss = lastKnown(series.rss_bytes, index);
     const gap = rss !== null && live !== null ? Math.max(0, rss - live) : null;

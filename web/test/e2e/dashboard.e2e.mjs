@@ -110,6 +110,10 @@ test("all panels tell of the same live bytes", { skip }, async () => {
         assert.ok(Math.abs(ns / duration - share) < 0.02, `${ns} of ${duration} is not ${share}`);
         const live = await bytesOf(page, "Live");
         assert.equal(live, main(report(burst, ns)).end.requested_bytes);
+        // What is written beside the chart is of the cursor, not of the end.
+        await page.mouse.move(5, 5);
+        const beside = Number(/^([\d.]+) s/.exec(await page.locator(".readout .mono").textContent())[1]);
+        assert.ok(Math.abs(beside - ns / 1e9) < (duration / 1e9) * 0.01, `${beside} s beside the chart, the cursor at ${ns} ns`);
         await panel(page, "Flame");
         const root = await page.locator(".crumbs .link").first().textContent();
         await panel(page, "Sizes");

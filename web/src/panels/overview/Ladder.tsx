@@ -29,9 +29,9 @@ export function rungs(ledger: Ledger, mapped: ProcessReport["mapped"]): Rung[] {
     ];
     const obtained = Math.max(0, mapped.brk_growth_bytes) + Math.max(0, mapped.mapped_bytes - mapped.unmapped_bytes);
     // Of a trace that began late only a part of the mappings is known.
-    if (obtained > heap) found.push({ term: "mapped", bytes: obtained, step: "address space that takes no memory", added: obtained - heap, tone: "none" });
+    if (obtained > heap) found.push({ term: "mapped", bytes: obtained, step: "address space without memory", added: obtained - heap, tone: "none" });
     // Of the whole process, so it goes on from the resident heap.
-    found.push({ term: "resident", bytes: ledger.rss, step: "files, stacks, other mappings, beside the resident heap", added: ledger.rss - heap, tone: "not_malloc" });
+    found.push({ term: "resident", bytes: ledger.rss, step: "files, stacks, other mappings", added: ledger.rss - heap, tone: "not_malloc" });
     return found;
 }
 
