@@ -92,7 +92,11 @@ export async function goingAlong(page) {
     await page.waitForFunction(() => {
         const last = window.memfragSeen.statuses.at(-1);
         return last !== undefined && last.state === "live" && last.progress >= 1 && !last.behind;
-    }, undefined, { timeout: READY_MS });
+    }, undefined, { timeout: READY_MS }).catch(async (error) => {
+        if (error.name !== "TimeoutError") throw error;
+        const last = await page.evaluate(() => window.memfragSeen.statuses.at(-1));
+        throw new Error(`the server has not caught up with the recording in ${READY_MS / 1000} s; it stands at ${JSON.stringify(last ?? null)}`);
+    });
 }
 
 /** When the first cells of the map were on screen, in milliseconds since the page was asked for, and when anything was. */
