@@ -8,12 +8,15 @@
 //! |---|---|
 //! | `policy` | the trait: what a policy is asked, what it answers |
 //! | `heap` | one heap's events as requests; what a complete stream would not have shown |
+//! | `classic` | first, best and next fit, buddies, slabs, pages by class, compaction |
 //! | `tree` | which heap an event belongs to: fork, exec, exit |
 
+mod classic;
 mod heap;
 mod policy;
 mod tree;
 
+pub use classic::{CLASSICS, Classic};
 pub use heap::{ModelHeap, Oddities};
 pub use policy::{BlockId, Caller, Contents, Counts, Fact, Footprint, Policy, Request};
 pub use tree::{Factory, Modelled, Models};
