@@ -33,6 +33,8 @@ pub(super) enum Verb {
     Blame(BlameArgs),
     /// Tell what `malloc_trim` would return of a running process's heap; with --apply, let it do so, and compare.
     Trim(TrimArgs),
+    /// Demonstrate an arena: blocks come and go in five phases, or as a pattern has it.
+    Demo(DemoArgs),
     /// Tell what this kernel, user and machine allow, what probes cost here, and what to do about the rest.
     Doctor(DoctorArgs),
     /// Print the script that completes memfrag's words in a shell.
@@ -103,15 +105,8 @@ pub(super) struct TraceArgs {
     /// are older than the trace then stay unknown.
     #[arg(long)]
     pub(super) no_walk: bool,
-    /// Show the trace in the browser while it runs; at its end the dashboard stays until Ctrl-C.
-    #[arg(long, value_name = "ADDR", num_args = 0..=1, require_equals = true, default_missing_value = "localhost")]
-    pub(super) serve: Option<Wanted>,
-    /// With --serve: a further name under which browsers may reach the server; may be repeated.
-    #[arg(long, value_name = "HOST[:PORT]", requires = "serve")]
-    pub(super) allow_host: Vec<String>,
-    /// With --serve: the largest recording that may be imported.
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "4G", requires = "serve")]
-    pub(super) import_limit: u64,
+    #[command(flatten)]
+    pub(super) serving: ServingArgs,
     /// At the end print the report to stdout, as JSON.
     #[arg(long, conflicts_with = "no_record")]
     pub(super) json: bool,
@@ -125,6 +120,61 @@ pub(super) struct TraceArgs {
     pub(super) placement: PlacementChoice,
     #[arg(long, value_enum, default_value = "full", hide = true)]
     pub(super) probe_body: BodyChoice,
+}
+
+/// The dashboard of what runs.
+#[derive(Debug, clap::Args)]
+pub(super) struct ServingArgs {
+    /// Show it in the browser while it runs; at its end the dashboard stays until Ctrl-C.
+    #[arg(long, value_name = "ADDR", num_args = 0..=1, require_equals = true, default_missing_value = "localhost")]
+    pub(super) serve: Option<Wanted>,
+    /// With --serve: a further name under which browsers may reach the server; may be repeated.
+    #[arg(long, value_name = "HOST[:PORT]", requires = "serve")]
+    pub(super) allow_host: Vec<String>,
+    /// With --serve: the largest recording that may be imported.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "4G", requires = "serve")]
+    pub(super) import_limit: u64,
+}
+
+/// What the demonstration does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum PatternChoice {
+    /// Startup, fragmentation, large blocks, churn, cleanup.
+    Phases,
+    /// Bursts of 200 allocations and frees of 16 B to 2 KiB.
+    RandomBurst,
+    /// The arena filled with blocks of 128 bytes, of which every other one is freed.
+    FragStorm,
+    /// Blocks of 256 B to 128 KiB, always up to the brim.
+    LargeBlocks,
+    /// Requests and responses, the same from beginning to end.
+    Steady,
+    /// More requests at once from step to step.
+    Ramp,
+    /// Steady requests with bursts and large buffers between.
+    Mixed,
+}
+
+#[derive(Debug, Parser)]
+pub(super) struct DemoArgs {
+    #[command(flatten)]
+    pub(super) serving: ServingArgs,
+    /// What happens.
+    #[arg(long, value_enum, default_value = "phases")]
+    pub(super) pattern: PatternChoice,
+    /// Bytes of the arena, such as 1M or 64M.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "1M")]
+    pub(super) arena_size: u64,
+    /// How fast it happens: 2 is twice as fast as 1, which takes half a minute [default: 1 with --serve, else without a
+    /// pause].
+    #[arg(long, value_name = "FACTOR", value_parser = parse_speed)]
+    pub(super) speed: Option<f64>,
+    /// Another seed gives other sizes and another order.
+    #[arg(long, default_value = "1")]
+    pub(super) seed: u64,
+    /// Keep the recording in this file.
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
 }
 
 #[derive(Debug, Parser)]
@@ -295,6 +345,14 @@ fn parse_size(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| format!("{text} is too large"))
 }
 
+/// A factor greater than 0.
+fn parse_speed(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(speed) if speed > 0.0 => Ok(speed),
+        _ => Err("a speed is a number greater than 0".to_owned()),
+    }
+}
+
 /// A power of two of bytes, at least a page, with an optional K, M or G.
 fn parse_ring(text: &str) -> Result<u32, String> {
     match u32::try_from(parse_size(text)?) {
@@ -332,12 +390,29 @@ mod tests {
 
     #[test]
     fn an_address_follows_serve_behind_an_equals_sign() {
-        assert_eq!(trace(&["--pid", "1"]).unwrap().serve, None);
-        assert_eq!(trace(&["--pid", "1", "--serve"]).unwrap().serve, Some(Wanted::default()));
+        assert_eq!(trace(&["--pid", "1"]).unwrap().serving.serve, None);
+        assert_eq!(trace(&["--pid", "1", "--serve"]).unwrap().serving.serve, Some(Wanted::default()));
         let wanted = Wanted { address: None, port: Some(0) };
-        assert_eq!(trace(&["--serve=0", "--", "ls"]).unwrap().serve, Some(wanted));
+        assert_eq!(trace(&["--serve=0", "--", "ls"]).unwrap().serving.serve, Some(wanted));
         assert!(trace(&["--serve=everywhere", "--", "ls"]).is_err());
         assert!(trace(&["--allow-host", "x", "--", "ls"]).is_err());
+    }
+
+    #[test]
+    fn a_demonstration_has_a_speed_and_a_size() {
+        let demo = |words: &[&str]| match Args::try_parse_from(["memfrag", "demo"].iter().chain(words)) {
+            Ok(Args { verb: Verb::Demo(args) }) => Some(args),
+            _ => None,
+        };
+        let args = demo(&[]).unwrap();
+        assert_eq!((args.arena_size, args.pattern, args.speed), (1 << 20, PatternChoice::Phases, None));
+        assert_eq!(demo(&["--pattern", "frag-storm", "--serve=0"]).unwrap().pattern, PatternChoice::FragStorm);
+        assert_eq!(demo(&["--speed", "2.5"]).unwrap().speed, Some(2.5));
+        for words in
+            [["--speed", "0"], ["--speed", "-1"], ["--speed", "NaN"], ["--pattern", "x"], ["--arena-size", "x"]]
+        {
+            assert!(demo(&words).is_none(), "{words:?}");
+        }
     }
 
     #[test]

@@ -3,11 +3,11 @@
 //! The trace never waits for it. What it needs it inherits: sockets, the recording open for reading, and over a pipe
 //! the token, which has no place on a command line or in an environment. The pipe's end is also its own.
 
-use super::args::{InheritArgs, TraceArgs};
+use super::args::{InheritArgs, ServingArgs};
 use super::serve;
 use anyhow::{Context, Result, bail};
 use memfrag::server::link;
-use memfrag::server::listen::Listening;
+use memfrag::server::listen::{Listening, Wanted};
 use memfrag::server::source::Source;
 use memfrag::server::sources::Sources;
 use memfrag::server::token::Token;
@@ -57,8 +57,8 @@ pub(super) struct Dashboard {
 
 impl Dashboard {
     /// Starts serving a recording, of which `file` is open for reading alone, and tells the user where.
-    pub(super) fn start(args: &TraceArgs, file: &File, name: String) -> Result<Self> {
-        let listening = Listening::open(args.serve.unwrap_or_default())?;
+    pub(super) fn start(wanted: Wanted, args: &ServingArgs, file: &File, name: String) -> Result<Self> {
+        let listening = Listening::open(wanted)?;
         let token = Token::new().context("no random numbers for a token")?;
         let url = link::url(&listening, &token);
         let errand = Errand {
@@ -83,7 +83,7 @@ impl Dashboard {
         }
         if answer.trim_end() != READY {
             let status = child.wait().context("waiting for the dashboard's process")?;
-            bail!("the dashboard cannot be served ({status}); without --serve the trace works");
+            bail!("the dashboard cannot be served ({status}); without --serve it works");
         }
         serve::announce(listening.warning().as_deref(), &url);
         Ok(Self { child, stdin: Some(stdin), looked: Instant::now(), gone: false })
@@ -95,18 +95,18 @@ impl Dashboard {
             self.looked = Instant::now();
             if let Ok(Some(status)) = self.child.try_wait() {
                 self.gone = true;
-                eprintln!("memfrag: the dashboard's process has ended ({status}); the trace and its recording go on");
+                eprintln!("memfrag: the dashboard's process has ended ({status}); the recording goes on");
             }
         }
         !self.gone
     }
 
     /// Keeps it up until the user has seen enough, and ends it.
-    pub(super) fn stay(mut self, stop: &AtomicBool, say: &dyn Fn(&str)) {
+    pub(super) fn stay(mut self, what: &str, stop: &AtomicBool, say: &dyn Fn(&str)) {
         if stop.load(Ordering::Relaxed) || !self.check() {
             return;
         }
-        say("the trace has ended, the dashboard stays; Ctrl-C ends it");
+        say(&format!("the {what} has ended, the dashboard stays; Ctrl-C ends it"));
         while !stop.load(Ordering::Relaxed) && self.check() {
             std::thread::sleep(LOOK / 10);
         }

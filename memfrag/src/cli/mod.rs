@@ -4,6 +4,7 @@ mod args;
 mod backend;
 mod blame;
 mod dashboard;
+mod demo;
 mod doctor;
 mod heap;
 mod manual;
@@ -52,6 +53,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::ServeInherited(args) => dashboard::inherited(&args),
         Verb::Heap(args) => heap::run(&args),
         Verb::Trim(args) => trim::run(&args),
+        Verb::Demo(args) => demo::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Completions(args) => manual::completions(&args),
         Verb::Man(args) => manual::man(&args),

@@ -119,7 +119,7 @@ pub(super) fn run(args: &TraceArgs) -> Result<u8> {
         super::report::print_json(path, None)?;
     }
     if let Some(dashboard) = dashboard {
-        dashboard.stay(&stop, &say);
+        dashboard.stay("trace", &stop, &say);
     }
     let status = wait_for(child, status, &say)?;
     match (failure, status) {
@@ -135,26 +135,24 @@ pub(super) fn run(args: &TraceArgs) -> Result<u8> {
 /// Begins the recording and, if that was asked for, the dashboard that follows it.
 fn record(args: &TraceArgs, output: Option<&Path>, header: &Header, tally: &mut Tally) -> Result<Option<Dashboard>> {
     let Some(path) = output else {
-        if args.serve.is_none() {
-            return Ok(None);
-        }
+        let Some(wanted) = args.serving.serve else { return Ok(None) };
         let file = import::nameless().context("making a file for the dashboard to follow")?;
         // Opened anew, since who follows it must not be able to write.
         let read = File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).context("opening that file again")?;
         let writer = Writer::on(file, Path::new("a file without a name"), header)?;
-        let dashboard = Dashboard::start(args, &read, "live".to_owned())?;
+        let dashboard = Dashboard::start(wanted, &args.serving, &read, "live".to_owned())?;
         tally.record(followed(writer));
         return Ok(Some(dashboard));
     };
     let writer = Writer::create(path, header)?;
-    if args.serve.is_none() {
+    let Some(wanted) = args.serving.serve else {
         tally.record(writer);
         return Ok(None);
-    }
+    };
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     let dashboard = File::open(path)
         .with_context(|| format!("opening {} again", path.display()))
-        .and_then(|read| Dashboard::start(args, &read, name))
+        .and_then(|read| Dashboard::start(wanted, &args.serving, &read, name))
         // Nothing is in it, and nothing will be.
         .inspect_err(|_| drop(std::fs::remove_file(path)))?;
     tally.record(followed(writer));
