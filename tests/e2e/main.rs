@@ -4,6 +4,7 @@
 //! timed here is disturbed by company.
 
 mod agreement;
+mod arena;
 mod at_exit;
 mod attach;
 mod bad_input;

@@ -69,7 +69,7 @@ pub struct Stamp {
 impl Event {
     /// The event as a recording keeps it, for a [`recording::Writer`](crate::recording::Writer) to take: calls of
     /// `malloc`, `aligned_alloc`, `free` and `realloc`.
-    pub fn recorded(&self, stamp: Stamp) -> impl Iterator<Item = Recorded> {
+    pub fn recorded(&self, stamp: Stamp) -> impl Iterator<Item = Recorded> + use<> {
         let Stamp { time, pid, tid, site } = stamp;
         let allocation = |addr: u64, size: u64, align: u64| {
             let aligned = align > super::GRANULE && align.is_power_of_two();
