@@ -197,9 +197,12 @@ impl<A: Allocator> Holes<A> {
 
     /// Changes a hole, which keeps its place in the order.
     pub(super) fn set(&mut self, spot: &Spot, hole: Hole) {
-        let entry = Entry { start: hole.start, size: hole.size, child: 0 };
-        self.nodes[spot.node(self.height)].set(spot.at(self.height), entry);
-        self.refresh(spot, self.height);
+        let (id, at) = (spot.node(self.height), spot.at(self.height));
+        let before = self.nodes[id].size[at];
+        self.nodes[id].set(at, Entry { start: hole.start, size: hole.size, child: 0 });
+        if !self.is_hidden(spot, at, before.max(hole.size), before) {
+            self.refresh(spot, self.height);
+        }
     }
 
     /// Adds a hole.
@@ -216,7 +219,9 @@ impl<A: Allocator> Holes<A> {
             let id = spot.node(level);
             if self.nodes[id].len < FAN {
                 self.nodes[id].insert(at, entry);
-                self.refresh(&spot, level);
+                if level < self.height || !self.is_hidden(&spot, at, hole.size, 0) {
+                    self.refresh(&spot, level);
+                }
                 return;
             }
             let right = self.split(id);
@@ -331,6 +336,14 @@ impl<A: Allocator> Holes<A> {
             at += 1;
         }
         None
+    }
+
+    /// Whether the node above a leaf says the same after an entry has changed: it is not the first one, at most
+    /// `largest` before and after, and before it was not the largest of the leaf.
+    fn is_hidden(&self, spot: &Spot, at: usize, largest: u64, before: u64) -> bool {
+        let Some(above) = self.height.checked_sub(1) else { return true };
+        let known = self.nodes[spot.node(above)].size[spot.at(above)];
+        at > 0 && largest <= known && before < known
     }
 
     fn summary(&self, id: u32) -> Entry {
