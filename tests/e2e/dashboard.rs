@@ -1,7 +1,9 @@
 //! `memfrag serve` over real sockets: what clients get, and what they cannot do to the server or to each other.
 
 use anyhow::{Context, Result, ensure};
-use memfrag_common::Op;
+use memfrag::capture::Sink as _;
+use memfrag::recording::{Header, Writer};
+use memfrag_common::{Event, Function, Op};
 use memfrag_tests::dashboard::{Client, Dashboard};
 use memfrag_tests::memfrag::{Backend, Report, memfrag, traced};
 use memfrag_tests::{events, place, tests};
@@ -22,6 +24,8 @@ tests!(
     whatever_a_client_sends_the_server_lives,
     clients_come_again,
     recordings_go_out_and_come_back,
+    who_watches_what_is_removed_is_told,
+    what_is_lost_meanwhile_is_told,
     nothing_is_served_to_strangers,
     a_growing_file_is_cut_behind_its_last_whole_chunk,
 );
@@ -294,6 +298,45 @@ fn recordings_go_out_and_come_back() -> Result<()> {
     ensure!(digest.is_string() && digest == again, "{digest} and {again}");
     let refused = dashboard.request("POST", "/api/import", b"no recording at all")?;
     ensure!(refused.status == 422, "{}", refused.head);
+    Ok(())
+}
+
+fn who_watches_what_is_removed_is_told() -> Result<()> {
+    let dashboard = serve(recording()?)?;
+    let (mut client, pid) = watching(&dashboard)?;
+    let imported = dashboard.request("POST", "/api/import", &std::fs::read(recording()?)?)?;
+    ensure!(imported.status == 200, "{}", imported.status);
+    client.say(&json!({ "type": "watch", "source": 1, "pid": pid }))?;
+    client.wait("status", |status| status["source"] == 1)?;
+    let removed = dashboard.request("DELETE", "/api/recording?source=1", &[])?;
+    ensure!(removed.status == 200, "{}", removed.status);
+    let notice = client.wait("notice", |_| true)?;
+    ensure!(notice["text"].as_str().is_some_and(|text| text.contains("was removed")), "{notice}");
+    client.wait("status", |status| status["source"] == 0 && status["pid"] == pid)?;
+    client.say(&json!({ "type": "watch", "source": 1, "pid": pid }))?;
+    client.wait("error", |error| error["message"].as_str().is_some_and(|text| text.contains("no source 1")))?;
+    Ok(())
+}
+
+fn what_is_lost_meanwhile_is_told() -> Result<()> {
+    let dir = place::scratch()?;
+    let path = dir.path().join("grows.mfrag");
+    let mut writer = Writer::create(&path, &Header { backend: "ebpf".into(), page_size: 4096, ..Header::default() })?;
+    let alloc = |addr| Op::Alloc { function: Function::Malloc, align_log2: 0, addr, size: 8, site: 1, stack: 0 };
+    let event = |time, op| Event { time, pid: 7, tid: 7, op };
+    writer.events(&[event(1, Op::Gap { lost: 5 }), event(2, alloc(0x1000))]);
+    writer.flush();
+    let dashboard = serve(&path)?;
+    let (mut client, _) = dashboard.connect()?;
+    client.wait("status", |status| status["state"] == "live" && status["lost"] == 5 && status["progress"] == 1.0)?;
+    // Twice, so that it was told once that nothing was lost since.
+    client.wait("status", |_| true)?;
+    writer.events(&[event(3, Op::Gap { lost: 2 }), event(4, alloc(0x2000))]);
+    writer.flush();
+    let notice = client.wait("notice", |_| true)?;
+    ensure!(notice["level"] == "warning", "{notice}");
+    ensure!(notice["text"].as_str().is_some_and(|text| text.starts_with("2 events were lost")), "{notice}");
+    client.wait("status", |status| status["lost"] == 7)?;
     Ok(())
 }
 

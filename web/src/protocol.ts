@@ -276,6 +276,10 @@ export interface Distributions {
     sizes: number[];
     live_blocks: number[][];
     live_bytes: number[][];
+    /** Those that hold most, and where there are more a last one for all others. */
+    sites: Site[];
+    site_blocks: number[][];
+    site_bytes: number[][];
     lifetimes: { bounds_ns: number[]; threads: number[]; freed: number[][] };
     waste: { size: number; blocks: number; requested_bytes: number; usable_bytes: number }[];
 }

@@ -21,9 +21,7 @@ const PIECE: u64 = 256 << 10;
 /// # Errors
 /// When there is no such source, or its file cannot be read.
 pub async fn recording(sources: &Sources, query: &str) -> Result<Response, Problem> {
-    let number = query.strip_prefix("source=").and_then(|number| number.parse().ok());
-    let number = number.ok_or(Problem::Malformed("name the recording: ?source=N"))?;
-    let source = sources.get(number).ok_or(Problem::NotFound)?;
+    let source = sources.get(number(query)?).ok_or(Problem::NotFound)?;
     let name = file_name(source.name());
     let (file, length) = blocking(move || whole(&source)).await?.map_err(Problem::Failed)?;
     let file = Arc::new(file);
@@ -51,6 +49,12 @@ pub async fn recording(sources: &Sources, query: &str) -> Result<Response, Probl
         headers.insert(CONTENT_DISPOSITION, value);
     }
     Ok(response)
+}
+
+/// The number of a recording in a request's query.
+pub(super) fn number(query: &str) -> Result<usize, Problem> {
+    let number = query.strip_prefix("source=").and_then(|number| number.parse().ok());
+    number.ok_or(Problem::Malformed("name the recording: ?source=N"))
 }
 
 /// The file, and how many of its bytes are whole now.

@@ -200,6 +200,10 @@ where
             let _place = server.imports.take().ok_or(Problem::Busy("other recordings are being imported"))?;
             import::import(&server, &headers, body).await
         }
+        ("/api/recording", Method::DELETE) => {
+            Access::origin(&headers, &host)?;
+            import::remove(&server, &query)
+        }
         ("/api/recording" | "/api/import", _) => Err(Problem::Method),
         _ => Err(Problem::NotFound),
     }

@@ -3,7 +3,7 @@
 //! It goes piece by piece into a file that has no name, so that nothing is left of it when the server ends, and is
 //! opened as any other: the parsers take whatever is in it.
 
-use super::download::blocking;
+use super::download::{blocking, number};
 use super::http::{Problem, Server};
 use super::limits;
 use bytes::Bytes;
@@ -42,8 +42,24 @@ where
     let file = receive(body, limit).await?;
     let name = name(headers);
     let sources = Arc::clone(&server.sources);
-    let number = blocking(move || sources.add(file, name)).await?;
-    let number = number.map_err(|error| Problem::NoRecording(error.to_string()))?.ok_or(FULL)?;
+    let added = blocking(move || sources.add(file, name)).await?;
+    let added = added.map_err(|error| Problem::NoRecording(error.to_string()))?.ok_or(FULL)?;
+    Ok(warp::reply::json(&serde_json::json!({ "source": added })).into_response())
+}
+
+/// Answers `DELETE /api/recording?source=N`: forgets a recording that was imported, and with the last who watches it its
+/// file is gone.
+///
+/// # Errors
+/// When there is no such import.
+pub fn remove(server: &Server, query: &str) -> Result<Response, Problem> {
+    let number = number(query)?;
+    if number == 0 {
+        return Err(Problem::Malformed("the recording that the server was started with stays as long as the server"));
+    }
+    if !server.sources.remove(number) {
+        return Err(Problem::NotFound);
+    }
     Ok(warp::reply::json(&serde_json::json!({ "source": number })).into_response())
 }
 

@@ -34,6 +34,7 @@ pub mod import;
 pub mod limits;
 pub mod link;
 pub mod listen;
+mod losses;
 pub mod map;
 pub mod place;
 pub mod player;

@@ -6,6 +6,7 @@
 use super::asking::Asking;
 use super::http::Server;
 use super::limits::Place;
+use super::losses::Losses;
 use super::map::Map;
 use super::protocol::{self, Inbound, Outbound, Unreadable};
 use super::ranges::Ranges;
@@ -87,6 +88,7 @@ struct Client<'a> {
     map: Map,
     ranges: Ranges,
     asking: Asking,
+    losses: Losses,
     sources: Vec<About>,
     more_sources: watch::Receiver<u64>,
     /// Its processes as the client knows them, and when it was told.
@@ -118,6 +120,7 @@ impl<'a> Client<'a> {
             map: Map::default(),
             ranges: Ranges::default(),
             asking: Asking::default(),
+            losses: Losses::default(),
             sources,
             more_sources,
             processes: None,
@@ -172,6 +175,9 @@ impl<'a> Client<'a> {
             self.tell_sources()?;
             self.tell_processes(now)?;
             let status = self.watching.status(self.server.clients.taken(), self.map.rates(now));
+            if let Some(notice) = self.losses.notice(&status, now) {
+                self.line.tell(&notice)?;
+            }
             self.line.tell(&Outbound::Status(status))?;
             self.status_due = now + STATUS;
             if let Some(ranges) = self.ranges.tell(&self.watching, now) {
@@ -187,7 +193,7 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
-    /// New ones, and what has changed of those that the client knows.
+    /// New ones, those that are gone, and what has changed of those that the client knows.
     fn tell_sources(&mut self) -> Result<(), Gone> {
         self.more_sources.mark_unchanged();
         let sources = self.server.sources.about();
@@ -196,8 +202,22 @@ impl<'a> Client<'a> {
         if same {
             return Ok(());
         }
+        let name = self.sources.iter().find(|one| one.number() == self.watching.source()).map(About::name);
+        let name = name.unwrap_or_default().to_owned();
         self.sources.clone_from(&sources);
-        self.line.tell(&Outbound::Sources { sources })
+        self.line.tell(&Outbound::Sources { sources })?;
+        if self.server.sources.get(self.watching.source()).is_some() {
+            return Ok(());
+        }
+        // It was removed: the first one never is.
+        let text = format!("{name} was removed; this is the recording that the server was started with");
+        self.line.tell(&Outbound::Notice { level: protocol::Urgency::Info, text })?;
+        if let Ok(first) = Watching::new(&self.server.sources, 0, 0) {
+            self.watching = first;
+            self.processes = None;
+            self.ranges.forget();
+        }
+        Ok(())
     }
 
     /// At once when the set has changed, now and then when only figures have.

@@ -55,6 +55,16 @@ impl About {
         }
     }
 
+    /// By what number clients name it.
+    pub fn number(&self) -> usize {
+        self.source
+    }
+
+    /// What people call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Whether more than its length has changed.
     pub fn differs(&self, before: &Self) -> bool {
         let still = Self { duration_ns: before.duration_ns, events: before.events, ..self.clone() };
@@ -69,10 +79,10 @@ struct Held {
     live: Mutex<Weak<Stage>>,
 }
 
-/// All of them. They only become more.
+/// All of them, each at its number; where one was removed nothing comes again, so that a number means one recording.
 #[derive(Debug)]
 pub struct Sources {
-    list: RwLock<Vec<Held>>,
+    list: RwLock<Vec<Option<Held>>>,
     changed: watch::Sender<u64>,
 }
 
@@ -80,13 +90,13 @@ impl Sources {
     /// With the one that the server was started with.
     pub fn new(first: Arc<Source>) -> Self {
         let first = Held { source: first, live: Mutex::default() };
-        Self { list: RwLock::new(vec![first]), changed: watch::Sender::new(0) }
+        Self { list: RwLock::new(vec![Some(first)]), changed: watch::Sender::new(0) }
     }
 
     /// One of them.
     pub fn get(&self, number: usize) -> Option<Arc<Source>> {
         let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
-        list.get(number).map(|held| Arc::clone(&held.source))
+        list.get(number)?.as_ref().map(|held| Arc::clone(&held.source))
     }
 
     /// The newest state of one of them, which all clients share that watch it live.
@@ -95,7 +105,7 @@ impl Sources {
     /// When the system has no thread for it.
     pub fn stage(&self, number: usize) -> Option<io::Result<Arc<Stage>>> {
         let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
-        let held = list.get(number)?;
+        let held = list.get(number)?.as_ref()?;
         let mut live = held.live.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(stage) = live.upgrade() {
             return Some(Ok(stage));
@@ -108,12 +118,13 @@ impl Sources {
     /// What clients are told about all of them.
     pub fn about(&self) -> Vec<About> {
         let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
-        list.iter().enumerate().map(|(number, held)| About::new(number, &held.source)).collect()
+        let held = list.iter().enumerate().filter_map(|(number, held)| Some((number, held.as_ref()?)));
+        held.map(|(number, held)| About::new(number, &held.source)).collect()
     }
 
     /// Whether there is room for one more.
     pub fn has_room(&self) -> bool {
-        self.list.read().unwrap_or_else(PoisonError::into_inner).len() <= limits::IMPORTS
+        has_room(&self.list.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Takes one more, and returns its number; `None` when there are too many.
@@ -123,18 +134,34 @@ impl Sources {
     pub fn add(&self, file: File, name: String) -> Result<Option<usize>, RecordingError> {
         let source = Source::new(file, name)?;
         let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
-        if list.len() > limits::IMPORTS {
+        if !has_room(&list) {
             return Ok(None);
         }
         let number = list.len();
-        list.push(Held { source, live: Mutex::default() });
+        list.push(Some(Held { source, live: Mutex::default() }));
         drop(list);
         self.changed.send_modify(|changes| *changes += 1);
         Ok(Some(number))
     }
 
-    /// Counts how often there were more.
+    /// Takes one away that was imported; whether there was one. Who still watches it is told, and goes elsewhere.
+    pub fn remove(&self, number: usize) -> bool {
+        let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
+        let removed = list.get_mut(number).filter(|_| number > 0).and_then(Option::take);
+        drop(list);
+        let was_there = removed.is_some();
+        if was_there {
+            self.changed.send_modify(|changes| *changes += 1);
+        }
+        was_there
+    }
+
+    /// Counts how often there were others.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
+}
+
+fn has_room(list: &[Option<Held>]) -> bool {
+    list.iter().flatten().count() <= limits::IMPORTS
 }

@@ -1,9 +1,10 @@
-// How blocks are distributed: sizes by thread, lifetimes by thread, and what size classes waste.
+// How blocks are distributed: sizes by thread and by call site, lifetimes by thread, and what size classes waste.
 
 import { useSignal } from "@preact/signals";
 import { brief, bytes, count, duration, percent } from "../format";
 import { Table, type Column } from "../list/Table";
 import type { Distributions } from "../protocol";
+import { siteName } from "../store/documents";
 import { useQuery } from "../store/query";
 import { Answered } from "./Answered";
 import { Matrix } from "./Matrix";
@@ -30,20 +31,28 @@ export function DistributionsPanel() {
 
 function Shown({ found }: { found: Distributions }) {
     const what = useSignal<"bytes" | "blocks">("bytes");
+    const of = useSignal<"thread" | "call site">("thread");
     const sizes = found.sizes.map((one) => bytes(one).replace(".0", ""));
     const threads = found.threads.map((one) => (one === 0 ? "others" : `thread ${one}`));
+    const by = {
+        thread: { rows: threads, bytes: found.live_bytes, blocks: found.live_blocks },
+        "call site": { rows: found.sites.map(siteName), bytes: found.site_bytes, blocks: found.site_blocks },
+    }[of.value];
     const worst = [...found.waste].sort((a, b) => wasted(b) - wasted(a));
     return (
         <>
             <section>
                 <div class="bar-line">
-                    <h2>Live blocks by thread and size</h2>
+                    <h2>Live blocks by {of.value} and size</h2>
+                    <div class="segments" role="group" aria-label="Rows">
+                        {(["thread", "call site"] as const).map((one) => <button type="button" key={one} aria-pressed={of.value === one ? "true" : "false"} onClick={() => { of.value = one; }}>{one}</button>)}
+                    </div>
                     <div class="segments" role="group" aria-label="By">
                         {(["bytes", "blocks"] as const).map((one) => <button type="button" key={one} aria-pressed={what.value === one ? "true" : "false"} onClick={() => { what.value = one; }}>{one}</button>)}
                     </div>
                 </div>
                 {threads.length === 0 ? <p class="empty">No live blocks.</p> : (
-                    <Matrix label="Live blocks by thread and size" rows={threads} columns={sizes} values={what.value === "bytes" ? found.live_bytes : found.live_blocks} show={what.value === "bytes" ? bytes : brief} />
+                    <Matrix label={`Live blocks by ${of.value} and size`} rows={by.rows} columns={sizes} values={by[what.value]} show={what.value === "bytes" ? bytes : brief} />
                 )}
             </section>
             <section>

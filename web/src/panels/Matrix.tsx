@@ -16,18 +16,28 @@ interface Props {
 }
 
 const HEAD = 18;
-const SIDE = 78;
+/** Of the names of rows: as wide as they need, within bounds. */
+const LEAST_SIDE = 78;
+const MOST_SIDE = 210;
+const LETTER = 6.2;
 const ROW = 18;
 const FEWEST_PIXELS = 34;
+
+/** So much of a name as there is room for. */
+function shortened(name: string): string {
+    const most = Math.floor((MOST_SIDE - 10) / LETTER);
+    return name.length > most ? `${name.slice(0, most - 1)}…` : name;
+}
 
 export function Matrix({ label, rows, columns, values, show }: Props) {
     const canvas = useRef<HTMLCanvasElement>(null);
     const over = useSignal<{ row: number; column: number } | null>(null);
     const width = useSignal(0);
     const height = HEAD + ROW * rows.length;
+    const side = Math.round(Math.min(MOST_SIDE, Math.max(LEAST_SIDE, 10 + LETTER * Math.max(0, ...rows.map((name) => name.length)))));
     const span = used(values, columns.length);
     const most_ = most(values);
-    const cell = (width.value - SIDE) / Math.max(1, span.to - span.from);
+    const cell = (width.value - side) / Math.max(1, span.to - span.from);
     useEffect(() => {
         const element = canvas.current?.parentElement;
         if (!element) return undefined;
@@ -50,11 +60,11 @@ export function Matrix({ label, rows, columns, values, show }: Props) {
         rows.forEach((name, r) => {
             draw.fillStyle = text;
             draw.textAlign = "right";
-            draw.fillText(name, SIDE - 8, HEAD + r * ROW + ROW / 2, SIDE - 10);
+            draw.fillText(shortened(name), side - 8, HEAD + r * ROW + ROW / 2, side - 10);
             for (let c = span.from; c < span.to; c += 1) {
                 const share = strength(values[r]?.[c] ?? 0, most_);
                 draw.fillStyle = ground;
-                const x = SIDE + (c - span.from) * cell;
+                const x = side + (c - span.from) * cell;
                 draw.fillRect(x, HEAD + r * ROW, Math.max(1, cell - 1), ROW - 1);
                 draw.globalAlpha = share;
                 draw.fillStyle = full;
@@ -65,11 +75,11 @@ export function Matrix({ label, rows, columns, values, show }: Props) {
         draw.fillStyle = text;
         draw.textAlign = "left";
         const every = Math.max(1, Math.ceil(FEWEST_PIXELS * 1.4 / Math.max(1, cell)));
-        for (let c = span.from; c < span.to; c += every) draw.fillText(columns[c] ?? "", SIDE + (c - span.from) * cell, HEAD / 2);
+        for (let c = span.from; c < span.to; c += every) draw.fillText(columns[c] ?? "", side + (c - span.from) * cell, HEAD / 2);
     }, [values, width.value, dark.value, height]);
     const move = (event: PointerEvent) => {
         const row = Math.floor((event.offsetY - HEAD) / ROW);
-        const column = Math.floor((event.offsetX - SIDE) / cell) + span.from;
+        const column = Math.floor((event.offsetX - side) / cell) + span.from;
         over.value = row >= 0 && row < rows.length && column >= span.from && column < span.to ? { row, column } : null;
     };
     const at = over.value;

@@ -3,6 +3,7 @@
 import { useSignal } from "@preact/signals";
 import type { Process, Source } from "../protocol";
 import { bytes, duration } from "../format";
+import { removeSource } from "../store/recordings";
 import { watch, watchSource } from "../store/server";
 import { processes, sources, watched } from "../store/session";
 import { overlay } from "../store/view";
@@ -38,6 +39,9 @@ function OneSource({ source, text }: { source: Source; text: string }) {
         <section>
             <h3>
                 <button type="button" class={chosen ? "link chosen" : "link"} onClick={choose}>{source.name}</button>
+                {source.source > 0 && (
+                    <button type="button" class="small" title="The server forgets this imported recording" aria-label={`Remove ${source.name}`} onClick={() => void removeSource(source.source)}>Remove</button>
+                )}
                 <span class="muted">{source.growing ? "growing" : source.complete ? duration(source.duration_ns) : "cut short"} · {source.backend} · {source.host}</span>
             </h3>
             {(source.damage.chunks > 0 || source.damage.bytes > 0) && (

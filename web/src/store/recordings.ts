@@ -1,4 +1,4 @@
-// Recordings in and out: an import becomes another source, an export is the recording whole.
+// Recordings in and out: an import becomes another source, until it is removed; an export is the recording whole.
 
 import { signal } from "@preact/signals";
 import { request, watchSource } from "./server";
@@ -23,6 +23,16 @@ export async function importFile(file: Blob & { name?: string }): Promise<number
         return null;
     } finally {
         transfer.value = null;
+    }
+}
+
+/** Has the server forget an imported recording; it tells all its pages. */
+export async function removeSource(source: number): Promise<void> {
+    try {
+        const answer = await request(`/api/recording?source=${source}`, { method: "DELETE" });
+        if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
+    } catch (error) {
+        note("error", `The recording was not removed: ${(error as Error).message}`);
     }
 }
 

@@ -83,6 +83,7 @@ export function request(path: string, init: RequestInit = {}): Promise<Response>
 function take(message: ServerMessage): void {
     if (message.type === "hello") greet(message.sources.map((one) => one.source));
     receive(message);
+    if (message.type === "sources") leave(message.sources.map((one) => one.source));
     if (message.type === "processes") choose(message.source, message.processes);
     if (message.type === "status" && !watched.value && message.pid !== ANY) watched.value = { source: message.source, pid: message.pid };
 }
@@ -99,6 +100,13 @@ function greet(known: number[]): void {
     if (pid !== undefined) return show(source, pid, wanted.at);
     // A server that does not tell its processes by itself does when it is asked for any.
     setTimeout(() => { if (watched.value === null) link.value?.watch(source, ANY); }, PATIENCE);
+}
+
+/** What is watched was removed: back to the first. */
+function leave(known: number[]): void {
+    const now = watched.value;
+    if (now === null || known.includes(now.source) || known[0] === undefined) return;
+    watchSource(known[0]);
 }
 
 /** Once the processes of a source are known: the one that is wanted, else the one that holds most. */

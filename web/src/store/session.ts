@@ -76,6 +76,7 @@ export function receive(message: ServerMessage): void {
                 break;
             case "sources":
                 sources.value = message.sources;
+                processes.value = new Map([...processes.value].filter(([number]) => message.sources.some((one) => one.source === number)));
                 break;
             case "processes":
                 processes.value = new Map(processes.value).set(message.source, message.processes);

@@ -118,6 +118,11 @@ test("all panels tell of the same live bytes", { skip }, async () => {
         const root = await page.locator(".crumbs .link").first().textContent();
         await panel(page, "Sizes");
         await page.locator(".matrix canvas").first().waitFor();
+        await page.getByRole("button", { name: "call site", exact: true }).click();
+        const bySite = page.locator('.matrix canvas[aria-label^="Live blocks by call site and size: "]');
+        const rows = Number(/ (\d+) rows/.exec(await bySite.getAttribute("aria-label"))[1]);
+        // Those that hold most, and one row for all others.
+        assert.ok(rows > 1 && rows <= 25, `${rows} call sites`);
         await panel(page, "Overview");
         const shown = await page.locator(".numbers dd").first().textContent();
         assert.equal(root, `all, ${shown}`);
@@ -190,6 +195,40 @@ test("an export holds everything, and its import is the same heap", { skip }, as
     assert.equal(await digest(page), original);
     await close();
 });
+
+test("an imported recording can be removed, and who watches it is back at the first", { skip }, async () => {
+    const { page, close } = await open(chrome, server.url);
+    await ready(page);
+    await page.keyboard.press("i");
+    await page.locator('dialog input[type="file"]').setInputFiles(burst);
+    await page.locator("dialog .primary").click();
+    await page.waitForFunction(() => /source=[1-9]/.test(location.hash));
+    const source = /source=(\d+)/.exec(page.url())[1];
+    await ready(page);
+    await settled(page);
+    await page.keyboard.press("p");
+    const remove = page.locator("dialog section h3 button.small");
+    const before = await remove.count();
+    await page.locator("dialog section", { has: page.locator("h3 .chosen") }).getByRole("button", { name: /^Remove / }).click();
+    await page.waitForFunction((many) => document.querySelectorAll("dialog section h3 button.small").length === many, before - 1);
+    await page.keyboard.press("Escape");
+    await page.waitForFunction(() => location.hash.includes("source=0"));
+    await settled(page);
+    assert.equal(await digest(page), await digestOfFirst());
+    const headers = { Authorization: `Bearer ${server.token}` };
+    assert.equal((await fetch(`${server.origin}/api/recording?source=${source}`, { headers })).status, 404);
+    await close();
+});
+
+/** State of the heap at the end of the first recording, as a page of its own shows it. */
+async function digestOfFirst() {
+    const { page, close } = await open(chrome, server.url);
+    await ready(page);
+    await settled(page);
+    const state = await digest(page);
+    await close();
+    return state;
+}
 
 test("what is no recording is refused with a word, and nothing changes", { skip }, async () => {
     const { page, close } = await open(chrome, server.url);

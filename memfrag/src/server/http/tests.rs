@@ -79,12 +79,13 @@ fn upgrade(protocols: &str) -> RequestBuilder {
         .header("sec-websocket-protocol", protocols)
 }
 
-const EVERYTHING: [(&str, &str); 7] = [
+const EVERYTHING: [(&str, &str); 8] = [
     ("GET", "/"),
     ("GET", "/index.html"),
     ("GET", "/nothing"),
     ("GET", "/api/recording?source=0"),
     ("POST", "/api/import"),
+    ("DELETE", "/api/recording?source=1"),
     ("GET", "/api/socket"),
     ("GET", "/api/nothing"),
 ];
@@ -324,6 +325,26 @@ async fn imports_have_a_largest_number() {
     }
     assert_eq!(case.answer(case.proper("POST", "/api/import").body(content())).await.status(), 503);
     assert_eq!(case.server.sources.about().len(), limits::IMPORTS + 1);
+}
+
+#[tokio::test]
+async fn imports_can_be_removed_and_their_numbers_never_come_again() {
+    let case = Case::new();
+    for _ in 0..limits::IMPORTS {
+        assert_eq!(case.answer(case.proper("POST", "/api/import").body(content())).await.status(), 200);
+    }
+    let foreign = case.proper("DELETE", "/api/recording?source=2").header("origin", "http://127.0.0.1:1");
+    assert_eq!(case.answer(foreign).await.status(), 403);
+    for (source, status) in [("2", 200), ("2", 404), ("99", 404), ("0", 400), ("", 400), ("18446744073709551615", 404)]
+    {
+        let answer = case.answer(case.proper("DELETE", &format!("/api/recording?source={source}"))).await;
+        assert_eq!(answer.status(), status, "{source}");
+    }
+    assert_eq!(case.answer(case.proper("GET", "/api/recording?source=2")).await.status(), 404);
+    assert_eq!(case.answer(case.proper("GET", "/api/recording?source=3")).await.status(), 200);
+    let answer = case.answer(case.proper("POST", "/api/import").body(content())).await;
+    assert_eq!(answer.body(), &format!("{{\"source\":{}}}", limits::IMPORTS + 1));
+    assert_eq!(case.answer(case.proper("POST", "/api/import").body(content())).await.status(), 503);
 }
 
 #[tokio::test]

@@ -258,6 +258,13 @@ proptest! {
         let found = server.get(at, "distributions", json!({}));
         let cells = found["live_bytes"].as_array().expect("rows").iter().flat_map(|row| row.as_array().expect("cells"));
         prop_assert_eq!(cells.map(number).sum::<u64>(), live);
+        let of = |field: &str| found[field].as_array().expect("rows").clone();
+        let row_sum = |row: &Value| row.as_array().expect("cells").iter().map(number).sum::<u64>();
+        prop_assert_eq!(of("site_bytes").iter().map(row_sum).sum::<u64>(), live);
+        for (site, row) in of("sites").iter().zip(of("site_blocks")) {
+            let theirs = json!({"by": "site", "address": site["address"], "limit": 1});
+            prop_assert_eq!(row_sum(&row), number(&server.get(at, "blocks", theirs)["total"]));
+        }
         let ends = found["lifetimes"]["freed"].as_array().expect("rows").iter().flat_map(|row| row.as_array().expect("cells"));
         let freed = script.had.iter().filter(|had| had.ended(at).is_some());
         // A block that a reallocation has begun to move is gone when that ends.
