@@ -1,6 +1,6 @@
-//! Builds the preload library, so that it can be embedded in the program.
+//! Builds the preload library and the replay program, so that they can be embedded in memfrag.
 //!
-//! It is built by a cargo of its own, in a target directory of its own: always optimised, whatever this build is.
+//! The library is built by a cargo of its own, in a target directory of its own: always optimised, whatever this build is.
 
 use std::env;
 use std::error::Error;
@@ -21,7 +21,24 @@ fn main() -> Result<(), Box<dyn Error>> {
     ] {
         println!("cargo::rerun-if-changed={}", root.join(source).display());
     }
+    println!("cargo::rerun-if-changed={}", root.join("src/replay/program/replay.c").display());
+    println!("cargo::rerun-if-env-changed=CC");
+    build_replay(&root.join("src/replay/program/replay.c"), &out.join("replay"))?;
     build_preload(&root.join("../preload-fallback"), &out.join("preload"), &out.join("libmemfrag_preload.so"))
+}
+
+/// Builds the replay program by the C compiler that Rust links with anyway.
+fn build_replay(source: &Path, to: &Path) -> Result<(), Box<dyn Error>> {
+    let compiler = env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let status = Command::new(&compiler)
+        .args(["-O2", "-s", "-pthread", "-o"])
+        .args([to, source])
+        .status()
+        .map_err(|error| format!("cannot run the C compiler {}: {error}", compiler.display()))?;
+    if !status.success() {
+        return Err(format!("building {} by {} failed: {status}", source.display(), compiler.display()).into());
+    }
+    Ok(())
 }
 
 /// Builds the library of the package at `package` in `target`, and copies it to `to`.

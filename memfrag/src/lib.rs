@@ -7,8 +7,8 @@
 //! (who)     (where)   (events)   (the log)   (state)  (meaning)   (shown)
 //!    └─────────────────────────────────────► glibc ──┘          symbolize
 //!                                           (layout)          (names)
-//!                                              └─► model
-//!                                           (the same events under other policies)
+//!                                              ├─► model   (the same events under other policies)
+//!                                              └─► replay  (the same events run again under real allocators)
 //! ```
 
 pub mod analysis;
@@ -19,6 +19,7 @@ pub mod heap;
 pub mod model;
 pub mod probes;
 pub mod recording;
+pub mod replay;
 pub mod report;
 pub mod server;
 pub mod symbolize;

@@ -18,6 +18,7 @@ mod heap_bad_input;
 mod heap_walk;
 mod pages;
 mod real_programs;
+mod replay;
 mod resident;
 mod trim;
 mod truth;

@@ -31,6 +31,8 @@ pub(super) enum Verb {
     Heap(HeapArgs),
     /// Rank call sites by the memory that would be returned without their blocks.
     Blame(BlameArgs),
+    /// Make the calls of a recording again under other allocators and settings, and compare the memory.
+    Replay(ReplayArgs),
     /// Tell what `malloc_trim` would return of a running process's heap; with --apply, let it do so, and compare.
     Trim(TrimArgs),
     /// Demonstrate an arena: blocks come and go in five phases, or as a pattern has it.
@@ -258,6 +260,53 @@ pub(super) struct BlameArgs {
     /// Print one JSON document.
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// Whether a replay writes to its blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum TouchChoice {
+    /// To every page of every block.
+    All,
+    /// To none.
+    None,
+}
+
+#[derive(Debug, Parser)]
+pub(super) struct ReplayArgs {
+    /// The recording.
+    pub(super) file: PathBuf,
+    /// The process; without it, the one that called the allocator most.
+    #[arg(long, value_name = "PID")]
+    pub(super) pid: Option<u32>,
+    /// The allocators: glibc, jemalloc, mimalloc, tcmalloc, or the path of a library; without it, all that are
+    /// installed.
+    #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
+    pub(super) allocator: Vec<String>,
+    /// A variable for the environment of the runs, such as GLIBC_TUNABLES=glibc.malloc.arena_max=1; may be repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_variable)]
+    pub(super) env: Vec<(OsString, OsString)>,
+    /// Whether the blocks are written to.
+    #[arg(long, value_enum, default_value = "all")]
+    pub(super) touch: TouchChoice,
+    /// Stop a run that takes more resident memory, such as 512M or 4G; without it, than half of what is available.
+    #[arg(long, value_parser = parse_size, value_name = "BYTES")]
+    pub(super) memory_limit: Option<u64>,
+    /// Stop a run that takes longer.
+    #[arg(long, value_parser = parse_duration, value_name = "TIME", default_value = "10m")]
+    pub(super) time_limit: Duration,
+    /// Write a directory that stands alone instead of running: a C program, its data, how to build it.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["allocator", "env", "touch", "json"])]
+    pub(super) emit: Option<PathBuf>,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+fn parse_variable(text: &str) -> Result<(OsString, OsString), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
+        _ => Err("a variable is written NAME=VALUE".to_owned()),
+    }
 }
 
 #[derive(Debug, Parser)]

@@ -9,6 +9,7 @@ mod doctor;
 mod heap;
 mod manual;
 mod progress;
+mod replay;
 mod report;
 mod serve;
 mod tally;
@@ -48,6 +49,7 @@ pub(crate) fn main() -> ExitCode {
     let result = match args.verb {
         Verb::Trace(args) => trace::run(&args),
         Verb::Blame(args) => blame::run(&args),
+        Verb::Replay(args) => replay::run(&args),
         Verb::Report(args) => report::run(&args),
         Verb::Serve(args) => serve::run(&args),
         Verb::ServeInherited(args) => dashboard::inherited(&args),

@@ -109,7 +109,7 @@ fn version_of(path: &str, name: &str) -> Option<String> {
 }
 
 /// A bar for recordings that take a while to read.
-fn reading_bar(events: u64) -> ProgressBar {
+pub(super) fn reading_bar(events: u64) -> ProgressBar {
     /// Read in less than a blink.
     const SHORT: u64 = 5_000_000;
     if events < SHORT {

@@ -14,6 +14,7 @@
 //! | `allocator` | which allocator the mapped files mean |
 //! | [`text`], `page`, `chart`, [`units`] | for the terminal |
 //! | [`heap`], [`trim`] | a heap walked from outside, and what trimming would return of it |
+//! | [`replay`] | the same calls under other allocators, beside the recorded program |
 //! | [`json`] | for programs |
 
 mod allocator;
@@ -27,6 +28,7 @@ pub mod metrics;
 pub mod model;
 mod moment;
 mod page;
+pub mod replay;
 pub mod sites;
 pub mod text;
 pub mod trim;

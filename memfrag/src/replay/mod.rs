@@ -1,0 +1,27 @@
+//! The calls of a recording again, under any allocator.
+//!
+//! | module | job |
+//! |---|---|
+//! | `plan` | from requests to steps of threads: blocks become slots, and threads wait where a block changes hands |
+//! | `data` | the steps as a file, which the program in `program/` goes through |
+//! | `choose` | which heap of a recording is replayed |
+//! | `artefact` | a recording made into data, or into a directory that stands alone |
+//! | `allocators` | the allocators of this machine |
+//! | `run` | the program run under one of them, watched and limited |
+//!
+//! The program is written in C and needs nothing but a C library, because an emitted replay is to be built where there
+//! is no memfrag; the same program, built with memfrag and embedded in it, does the runs.
+
+mod allocators;
+mod artefact;
+mod choose;
+mod data;
+mod plan;
+mod run;
+
+pub use allocators::{Allocator, AllocatorError};
+pub use artefact::{ReplayError, emit, prepare};
+pub use choose::{Candidate, candidates};
+pub use data::DataFile;
+pub use plan::{How, Planned, Planner, Reading, Step, Steps};
+pub use run::{Limits, Outcome, Point, Run, Touch, run};

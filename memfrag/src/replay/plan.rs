@@ -1,0 +1,479 @@
+//! From requests to steps: which thread does what, and what it has to wait for.
+
+use crate::glibc::layout::{ChunkKind, HEADER, Layout, Segment};
+use crate::model::{BlockId, Caller, Contents, Counts, Fact, Footprint, Policy, Request};
+use crate::target::MemorySample;
+use memfrag_common::Function;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// How a block is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// `malloc`.
+    Malloc,
+    /// `calloc`.
+    Calloc,
+    /// `memalign` with the alignment's base-2 logarithm.
+    Aligned(u8),
+}
+
+/// One thing that a thread of a replay does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Allocates into a slot that is empty.
+    Allocate {
+        /// The slot.
+        slot: u32,
+        /// By which call.
+        how: How,
+        /// Bytes.
+        size: u64,
+    },
+    /// Resizes what is in a slot, with `realloc`; an empty slot is a null pointer.
+    Reallocate {
+        /// The slot.
+        slot: u32,
+        /// Bytes.
+        size: u64,
+    },
+    /// Frees what is in a slot, which is empty then.
+    Free {
+        /// The slot.
+        slot: u32,
+    },
+    /// Starts a thread.
+    Spawn {
+        /// The thread.
+        thread: u32,
+    },
+    /// Waits until a thread has ended.
+    Join {
+        /// The thread.
+        thread: u32,
+    },
+    /// Waits until a thread has done so much.
+    Wait {
+        /// The thread.
+        thread: u32,
+        /// Allocations, reallocations, frees and samples, from its start.
+        done: u64,
+    },
+    /// Reads the replay's own memory: here the recording has a reading of the program's.
+    Sample {
+        /// The reading's number, from 0.
+        number: u32,
+    },
+}
+
+/// Takes the steps of a plan, those of each thread in their order.
+pub trait Steps: Send {
+    /// The next step of a thread.
+    fn step(&mut self, thread: u32, step: Step);
+}
+
+/// A reading of the recorded program's memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Nanoseconds since the trace began.
+    pub time: u64,
+    /// Resident bytes.
+    pub rss: u64,
+    /// Resident anonymous bytes.
+    pub rss_anon: u64,
+}
+
+/// What a plan came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Planned {
+    /// Threads, the first of which is the program's main one.
+    pub threads: u32,
+    /// Slots.
+    pub slots: u32,
+    /// Calls of the allocator.
+    pub calls: u64,
+    /// Times that one thread waits for another.
+    pub waits: u64,
+    /// Blocks from before the trace, put there first.
+    pub older: u64,
+    /// Frees and reallocations of blocks that nothing is known of: left out.
+    pub unknown: u64,
+    /// Events lost in the recording.
+    pub lost: u64,
+    /// Readings of the recorded program's memory.
+    pub readings: Vec<Reading>,
+}
+
+/// Where a block is, and the call that used it last.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    slot: u32,
+    user: u32,
+    done: u64,
+}
+
+#[derive(Debug, Default)]
+struct Thread {
+    /// Calls and samples so far.
+    done: u64,
+    /// Slots that it was the last to use.
+    slots: Vec<u32>,
+    /// What it knows other threads to have done.
+    known: HashMap<u32, u64>,
+    /// Samples that it knows to be taken.
+    samples: usize,
+    ended: bool,
+}
+
+/// Makes a plan out of the requests of one heap.
+///
+/// Each thread keeps its own order. It waits for another one only before it touches a block that the other one was the
+/// last to touch, and a slot is used again only by the thread that emptied it, so that nothing else ties threads to each
+/// other. Only where memory is read do all wait, so that the reading is of the same moment for all of them. Every wait is
+/// for what is earlier in the recording: waits in a circle cannot be.
+#[derive(Debug)]
+struct Plan<S> {
+    steps: S,
+    planned: Planned,
+    threads: Vec<Thread>,
+    /// Running threads by the ids that they had.
+    by_id: HashMap<u32, u32>,
+    /// Who made the last call.
+    latest: u32,
+    /// Who took the last sample, and what it had done then.
+    sampled: (u32, u64),
+    /// Threads that have ended, which the next caller joins.
+    to_join: Vec<u32>,
+    /// By the block's number; `None` while there is no such block.
+    places: Vec<Option<Place>>,
+    /// Blocks from before, by their address.
+    older: HashMap<u64, Place>,
+    /// A block from before that is about to be resized.
+    resized: Option<Place>,
+}
+
+impl<S: Steps> Plan<S> {
+    /// No call yet; only the main thread, whose id is the process's.
+    fn new(pid: u32, steps: S) -> Self {
+        Self {
+            steps,
+            planned: Planned::default(),
+            threads: vec![Thread::default()],
+            by_id: HashMap::from([(pid, 0)]),
+            latest: 0,
+            sampled: (0, 0),
+            to_join: Vec::new(),
+            places: Vec::new(),
+            older: HashMap::new(),
+            resized: None,
+        }
+    }
+
+    /// Starts a thread, where the last call was made.
+    fn begin_thread(&mut self, id: u32) -> u32 {
+        let (thread, parent) = (self.threads.len() as u32, self.latest);
+        self.steps.step(parent, Step::Spawn { thread });
+        let by = &self.threads[parent as usize];
+        let known = HashMap::from([(parent, by.done)]);
+        self.threads.push(Thread { known, samples: by.samples, ..Thread::default() });
+        self.by_id.insert(id, thread);
+        thread
+    }
+
+    /// The thread with an id, started where the last call was made if it has not been seen.
+    fn thread(&mut self, id: u32) -> u32 {
+        let known = self.by_id.get(&id).copied();
+        let thread = known.unwrap_or_else(|| self.begin_thread(id));
+        while let Some(ended) = self.to_join.pop() {
+            self.steps.step(thread, Step::Join { thread: ended });
+            let slots = std::mem::take(&mut self.threads[ended as usize].slots);
+            let done = self.threads[ended as usize].done;
+            let mine = &mut self.threads[thread as usize];
+            mine.slots.extend(slots);
+            mine.known.insert(ended, done);
+        }
+        if self.threads[thread as usize].samples < self.planned.readings.len() {
+            self.threads[thread as usize].samples = self.planned.readings.len();
+            let (sampler, done) = self.sampled;
+            self.wait(thread, sampler, done);
+        }
+        self.latest = thread;
+        thread
+    }
+
+    /// Counts a call of a thread on a slot.
+    fn called(&mut self, thread: u32, slot: u32) -> Place {
+        self.planned.calls += 1;
+        let done = &mut self.threads[thread as usize].done;
+        *done += 1;
+        Place { slot, user: thread, done: *done }
+    }
+
+    /// Has a thread wait for what another one does, unless it knows that it is done.
+    fn wait(&mut self, thread: u32, on: u32, done: u64) {
+        if on == thread {
+            return;
+        }
+        let known = self.threads[thread as usize].known.entry(on).or_insert(0);
+        if *known < done {
+            *known = done;
+            self.planned.waits += 1;
+            self.steps.step(thread, Step::Wait { thread: on, done });
+        }
+    }
+
+    fn slot(&mut self, thread: u32) -> u32 {
+        self.threads[thread as usize].slots.pop().unwrap_or_else(|| {
+            self.planned.slots += 1;
+            self.planned.slots - 1
+        })
+    }
+
+    fn allocate(&mut self, thread: u32, request: &Request) -> Place {
+        if let Some(place) = self.resized.take() {
+            return self.reallocate(thread, place, request.size);
+        }
+        let slot = self.slot(thread);
+        let size = request.size;
+        let step = match request.function {
+            Function::Calloc => Step::Allocate { slot, how: How::Calloc, size },
+            Function::Realloc | Function::Reallocarray => Step::Reallocate { slot, size },
+            Function::Valloc | Function::Pvalloc => {
+                Step::Allocate { slot, how: How::Aligned(request.align_log2.max(12)), size }
+            }
+            _ if request.align_log2 > 0 => Step::Allocate { slot, how: How::Aligned(request.align_log2), size },
+            _ => Step::Allocate { slot, how: How::Malloc, size },
+        };
+        self.steps.step(thread, step);
+        self.called(thread, slot)
+    }
+
+    fn reallocate(&mut self, thread: u32, place: Place, size: u64) -> Place {
+        self.wait(thread, place.user, place.done);
+        self.steps.step(thread, Step::Reallocate { slot: place.slot, size });
+        self.called(thread, place.slot)
+    }
+
+    fn free(&mut self, thread: u32, place: Place) {
+        self.wait(thread, place.user, place.done);
+        self.steps.step(thread, Step::Free { slot: place.slot });
+        self.called(thread, place.slot);
+        self.threads[thread as usize].slots.push(place.slot);
+    }
+
+    fn put(&mut self, block: BlockId, place: Place) {
+        if self.places.len() <= block.index() {
+            self.places.resize(block.index() + 1, None);
+        }
+        self.places[block.index()] = Some(place);
+    }
+
+    fn take(&mut self, block: BlockId) -> Option<Place> {
+        self.places.get_mut(block.index())?.take()
+    }
+
+    /// A heap as it lay in memory before the first call: its blocks are put there first, in the order of their
+    /// addresses.
+    fn begin_with(&mut self, layout: &Layout) {
+        let chunks = layout.arenas.iter().flat_map(|arena| &arena.segments).flat_map(Segment::iter);
+        let used = chunks.filter(|(_, chunk)| chunk.kind() == ChunkKind::Used);
+        let blocks = used.map(|(address, chunk)| (address + HEADER, chunk.bytes() - 8));
+        let mapped = layout.mapped.iter().map(|chunk| (chunk.address + HEADER, chunk.bytes - HEADER));
+        for (address, size) in blocks.chain(mapped).collect::<Vec<_>>() {
+            let request = Request { size, align_log2: 0, function: Function::Malloc };
+            let place = self.allocate(0, &request);
+            self.older.insert(address, place);
+            self.planned.older += 1;
+        }
+    }
+
+    fn learn(&mut self, caller: &Caller, fact: Fact<'_>) {
+        match fact {
+            Fact::ThreadStart => {
+                self.thread(caller.thread);
+            }
+            Fact::ThreadExit => self.exit(caller.thread),
+            Fact::UnknownFree(addr) => match self.older.remove(&addr) {
+                Some(place) => {
+                    let thread = self.thread(caller.thread);
+                    self.free(thread, place);
+                }
+                None => self.planned.unknown += 1,
+            },
+            Fact::UnknownRealloc(addr) => {
+                self.resized = self.older.remove(&addr);
+                self.planned.unknown += u64::from(self.resized.is_none());
+            }
+            Fact::Gap(lost) => self.planned.lost = self.planned.lost.saturating_add(lost),
+            Fact::Layout(layout) if self.planned.calls == 0 => self.begin_with(layout),
+            Fact::Failed(_) | Fact::Brk(_) | Fact::Mapped { .. } | Fact::Unmapped { .. } | Fact::Layout(_) => {}
+        }
+    }
+
+    /// A thread ends. The main one stays: the others end with it.
+    fn exit(&mut self, id: u32) {
+        let Some(&thread) = self.by_id.get(&id).filter(|&&thread| thread > 0) else { return };
+        self.by_id.remove(&id);
+        self.threads[thread as usize].ended = true;
+        self.to_join.push(thread);
+        if self.latest == thread {
+            let running = self.threads.iter().rposition(|thread| !thread.ended).unwrap_or(0);
+            self.latest = running as u32;
+        }
+    }
+
+    fn sample(&mut self, sample: &MemorySample) {
+        let sampler = self.latest;
+        for other in 0..self.threads.len() {
+            self.wait(sampler, other as u32, self.threads[other].done);
+        }
+        let number = self.planned.readings.len() as u32;
+        self.steps.step(sampler, Step::Sample { number });
+        let thread = &mut self.threads[sampler as usize];
+        thread.done += 1;
+        thread.samples = number as usize + 1;
+        self.sampled = (sampler, thread.done);
+        let reading = Reading { time: sample.time, rss: sample.rss, rss_anon: sample.rss_anon };
+        self.planned.readings.push(reading);
+    }
+}
+
+/// A plan in the making, as a policy that the requests of one heap are passed on to.
+#[derive(Debug)]
+pub struct Planner<S>(Arc<Mutex<Plan<S>>>);
+
+impl<S> Clone for Planner<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S: Steps> Planner<S> {
+    /// A plan for the heap of the process `pid`, whose steps go to `steps`.
+    pub fn new(pid: u32, steps: S) -> Self {
+        Self(Arc::new(Mutex::new(Plan::new(pid, steps))))
+    }
+
+    fn plan(&self) -> MutexGuard<'_, Plan<S>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The recorded program's memory was read now.
+    pub fn sample(&self, sample: &MemorySample) {
+        self.plan().sample(sample);
+    }
+
+    /// Calls planned so far.
+    pub fn calls(&self) -> u64 {
+        self.plan().planned.calls
+    }
+
+    /// What the plan came to, and who took its steps. `None` while a copy of the planner is still in use.
+    pub fn finish(self) -> Option<(Planned, S)> {
+        let plan = Arc::into_inner(self.0)?.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let threads = plan.threads.len() as u32;
+        Some((Planned { threads, ..plan.planned }, plan.steps))
+    }
+}
+
+impl<S: Steps + std::fmt::Debug + 'static> Policy for Planner<S> {
+    fn name(&self) -> &'static str {
+        "plan"
+    }
+
+    fn allocate(&mut self, caller: &Caller, block: BlockId, request: &Request, _observed: u64) -> Option<u64> {
+        let mut plan = self.plan();
+        let thread = plan.thread(caller.thread);
+        let place = plan.allocate(thread, request);
+        plan.put(block, place);
+        None
+    }
+
+    fn free(&mut self, caller: &Caller, block: BlockId) {
+        let mut plan = self.plan();
+        if let Some(place) = plan.take(block) {
+            let thread = plan.thread(caller.thread);
+            plan.free(thread, place);
+        }
+    }
+
+    fn reallocate(&mut self, caller: &Caller, block: BlockId, request: &Request, _observed: u64) -> Option<u64> {
+        let mut plan = self.plan();
+        let thread = plan.thread(caller.thread);
+        let place = match plan.take(block) {
+            Some(place) => plan.reallocate(thread, place, request.size),
+            None => plan.allocate(thread, request),
+        };
+        plan.put(block, place);
+        None
+    }
+
+    fn learn(&mut self, caller: &Caller, fact: Fact<'_>) {
+        self.plan().learn(caller, fact);
+    }
+
+    /// A plan has no addresses: nothing.
+    fn footprint(&self) -> Footprint {
+        Footprint::default()
+    }
+
+    fn contents(&self) -> Contents {
+        Contents::default()
+    }
+
+    fn counts(&self) -> Counts {
+        Counts::default()
+    }
+
+    fn place_of(&self, _block: BlockId) -> Option<std::ops::Range<u64>> {
+        None
+    }
+
+    /// The child of a fork is another program's matter.
+    fn fork(&self) -> Box<dyn Policy> {
+        Box::new(Apart)
+    }
+}
+
+/// A heap that is not planned.
+#[derive(Debug)]
+pub(super) struct Apart;
+
+impl Policy for Apart {
+    fn name(&self) -> &'static str {
+        "apart"
+    }
+
+    fn allocate(&mut self, _: &Caller, _: BlockId, _: &Request, _: u64) -> Option<u64> {
+        None
+    }
+
+    fn free(&mut self, _: &Caller, _: BlockId) {}
+
+    fn reallocate(&mut self, _: &Caller, _: BlockId, _: &Request, _: u64) -> Option<u64> {
+        None
+    }
+
+    fn footprint(&self) -> Footprint {
+        Footprint::default()
+    }
+
+    fn contents(&self) -> Contents {
+        Contents::default()
+    }
+
+    fn counts(&self) -> Counts {
+        Counts::default()
+    }
+
+    fn place_of(&self, _: BlockId) -> Option<std::ops::Range<u64>> {
+        None
+    }
+
+    fn fork(&self) -> Box<dyn Policy> {
+        Box::new(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,7 @@
+//! The same calls under other allocators, beside the recorded program.
+
+mod model;
+mod text;
+
+pub use model::{Original, Reading, ReplayReport, RunReport, build};
+pub use text::render;

@@ -1,0 +1,175 @@
+//! What replays came to. The field names are the JSON's.
+
+use crate::replay::{Candidate, Outcome, Planned, Run};
+use serde::Serialize;
+
+/// All runs of a recording's calls.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReplayReport {
+    /// Always `memfrag-replay`.
+    pub format: &'static str,
+    /// Version of the fields.
+    pub version: u32,
+    /// The recording.
+    pub file: String,
+    /// The process.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+    /// Calls of the allocator that are made again.
+    pub calls: u64,
+    /// Threads.
+    pub threads: u32,
+    /// Blocks from before the trace, which are put there first.
+    pub older_blocks: u64,
+    /// Frees and reallocations left out, because nothing is known of their blocks.
+    pub unknown_calls: u64,
+    /// Events that the recording lost.
+    pub lost_events: u64,
+    /// Places where one thread waits for another.
+    pub waits: u64,
+    /// The recorded program.
+    pub original: Original,
+    /// The runs, in the order in which they were asked for.
+    pub runs: Vec<RunReport>,
+}
+
+/// The recorded program's own memory.
+#[derive(Clone, Debug, Serialize)]
+pub struct Original {
+    /// By how much anonymous resident memory had grown at most since the first reading.
+    pub peak_rss_bytes: Option<u64>,
+    /// By how much it had grown at the last reading.
+    pub final_rss_bytes: Option<u64>,
+    /// The readings.
+    pub readings: Vec<Reading>,
+}
+
+/// A reading of memory.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Reading {
+    /// Its number among the original's readings.
+    pub number: u32,
+    /// Nanoseconds since the trace, or the run, began.
+    pub at_ns: u64,
+    /// Growth of anonymous resident memory, in bytes.
+    pub rss_bytes: u64,
+}
+
+/// One run.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunReport {
+    /// The allocator's name, or its library's path.
+    pub allocator: String,
+    /// Further variables of its environment, as `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// `completed`, `out_of_memory`, `memory_limit`, `time_limit`, `crashed`, `failed` or `missing`.
+    pub outcome: &'static str,
+    /// What happened, where it did not complete.
+    pub reason: Option<String>,
+    /// By how much anonymous resident memory grew at most; the most resident bytes seen, where the run did not complete.
+    pub peak_rss_bytes: Option<u64>,
+    /// By how much it had grown at the original's last reading; at the end, where there is none.
+    pub final_rss_bytes: Option<u64>,
+    /// By how much it had grown after the last call.
+    pub end_rss_bytes: Option<u64>,
+    /// How long all calls took.
+    pub seconds: Option<f64>,
+    /// Minor page faults.
+    pub minor_faults: Option<u64>,
+    /// Memory at the original's readings.
+    pub readings: Vec<Reading>,
+}
+
+/// Begins a report without runs.
+pub fn build(file: String, chosen: &Candidate, planned: &Planned) -> ReplayReport {
+    let base = planned.readings.first().map_or(0, |first| first.rss_anon);
+    let reading = |(number, it): (usize, &crate::replay::Reading)| Reading {
+        number: number as u32,
+        at_ns: it.time,
+        rss_bytes: it.rss_anon.saturating_sub(base),
+    };
+    let readings: Vec<Reading> = planned.readings.iter().enumerate().map(reading).collect();
+    ReplayReport {
+        format: "memfrag-replay",
+        version: 1,
+        file,
+        pid: chosen.pid,
+        comm: chosen.comm.clone(),
+        calls: planned.calls,
+        threads: planned.threads,
+        older_blocks: planned.older,
+        unknown_calls: planned.unknown,
+        lost_events: planned.lost,
+        waits: planned.waits,
+        original: Original {
+            peak_rss_bytes: readings.iter().map(|it| it.rss_bytes).max(),
+            final_rss_bytes: readings.last().map(|it| it.rss_bytes),
+            readings,
+        },
+        runs: Vec::new(),
+    }
+}
+
+impl RunReport {
+    /// What came of a run.
+    pub fn new(allocator: &str, env: Vec<String>, outcome: &Outcome) -> Self {
+        let empty = Self {
+            allocator: allocator.to_owned(),
+            env,
+            outcome: "failed",
+            reason: None,
+            peak_rss_bytes: None,
+            final_rss_bytes: None,
+            end_rss_bytes: None,
+            seconds: None,
+            minor_faults: None,
+            readings: Vec::new(),
+        };
+        let stopped = |outcome, reason: String, reached: u64| Self {
+            outcome,
+            reason: Some(reason),
+            peak_rss_bytes: Some(reached),
+            ..empty.clone()
+        };
+        match outcome {
+            Outcome::Completed(run) => empty.clone().with(run, "completed"),
+            Outcome::OutOfMemory(run) => Self {
+                reason: Some(format!("{} of {} calls failed for want of memory", run.failed_calls, run.calls)),
+                ..empty.clone().with(run, "out_of_memory")
+            },
+            &Outcome::MemoryLimit { reached } => {
+                stopped("memory_limit", "stopped at the memory limit; --memory-limit raises it".to_owned(), reached)
+            }
+            &Outcome::TimeLimit { reached } => {
+                stopped("time_limit", "stopped at the time limit; --time-limit raises it".to_owned(), reached)
+            }
+            &Outcome::Crashed { signal, reached } => stopped("crashed", format!("ended by signal {signal}"), reached),
+            Outcome::Failed(reason) => Self { reason: Some(reason.clone()), ..empty.clone() },
+        }
+    }
+
+    /// An allocator that is not there.
+    pub fn missing(allocator: &str, reason: String) -> Self {
+        let failed = Self::new(allocator, Vec::new(), &Outcome::Failed(reason));
+        Self { outcome: "missing", ..failed }
+    }
+
+    fn with(self, run: &Run, outcome: &'static str) -> Self {
+        let readings = run.points.iter().map(|point| Reading {
+            number: point.reading,
+            at_ns: point.nanoseconds,
+            rss_bytes: point.bytes,
+        });
+        Self {
+            outcome,
+            peak_rss_bytes: Some(run.peak_bytes),
+            final_rss_bytes: Some(run.points.last().map_or(run.final_bytes, |point| point.bytes)),
+            end_rss_bytes: Some(run.final_bytes),
+            seconds: Some(run.nanoseconds as f64 / 1e9),
+            minor_faults: Some(run.minor_faults),
+            readings: readings.collect(),
+            ..self
+        }
+    }
+}

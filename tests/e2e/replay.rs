@@ -1,0 +1,217 @@
+//! `memfrag replay` foretells what a program's memory is under another allocator, and what it makes stands alone.
+
+use anyhow::{Context, Result, ensure};
+use memfrag_tests::memfrag::{Backend, Report, explains, memfrag, traced};
+use memfrag_tests::process::{self, Ended};
+use memfrag_tests::{place, skip, tests};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+tests!(
+    python_under_other_allocators,
+    threads_as_they_were,
+    the_artefact_stands_alone,
+    limits_and_what_is_missing,
+    damaged_data
+);
+
+/// Many blocks, of which few survive; prints by how much its anonymous memory has grown over them.
+const BURST: &str = "
+import time
+def anonymous():
+    for line in open('/proc/self/status'):
+        if line.startswith('RssAnon'):
+            return int(line.split()[1]) * 1024
+time.sleep(0.6)
+before = anonymous()
+burst, kept = [], []
+for n in range(60000):
+    burst.append(bytes(700 + n * 37 % 1200))
+    if n % 25 == 0:
+        kept.append(bytes(560))
+burst = None
+time.sleep(0.8)
+print(anonymous() - before)
+";
+
+fn python() -> Result<Command> {
+    let mut command = Command::new(place::tool("python3")?);
+    command.args(["-c", BURST]).env("PYTHONMALLOC", "malloc");
+    Ok(command)
+}
+
+fn replay(recording: &Path, words: &[&str]) -> Result<Ended> {
+    process::run(memfrag(&["replay"])?.arg(recording).args(words))
+}
+
+fn json(recording: &Path, words: &[&str]) -> Result<Value> {
+    let ended = replay(recording, &[&["--json"], words].concat())?.success()?;
+    serde_json::from_slice(&ended.stdout).context("no JSON")
+}
+
+fn number(value: &Value, name: &str) -> Result<u64> {
+    value[name].as_u64().with_context(|| format!("{name} is no number in {value}"))
+}
+
+/// Growth from the last reading before the burst to the last one at all.
+fn growth(readings: &Value, from: u64) -> Result<u64> {
+    let readings = readings.as_array().context("no readings")?;
+    let before = readings.iter().find(|reading| reading["number"] == from).context("the reading before the burst")?;
+    let last = readings.last().context("no reading")?;
+    Ok(number(last, "rss_bytes")?.saturating_sub(number(before, "rss_bytes")?))
+}
+
+fn python_under_other_allocators() -> Result<()> {
+    let dir = place::scratch()?;
+    let recording = dir.path().join("python.mfrag");
+    let (ended, _) = traced(Backend::Preload, &recording, &python()?)?;
+    let text = ended.text();
+    let measured: u64 = text.trim().parse().with_context(|| text.clone())?;
+    let report = json(&recording, &[])?;
+    let originals = report["original"]["readings"].as_array().context("no readings")?;
+    // What memory was before the burst, up to what a tired machine may have changed.
+    let at_rest = number(&report["original"], "final_rss_bytes")?.saturating_sub(measured) + (1 << 20);
+    let small = |reading: &&Value| reading["rss_bytes"].as_u64().is_some_and(|bytes| bytes <= at_rest);
+    let from = number(originals.iter().rev().find(small).context("nothing was read before the burst")?, "number")?;
+    for run in report["runs"].as_array().context("no runs")? {
+        let name = run["allocator"].as_str().context("no name")?;
+        ensure!(run["outcome"] == "completed", "{run}");
+        let mut program = python()?;
+        if name != "glibc" {
+            program.env("LD_PRELOAD", library(name)?);
+        }
+        let text = process::run(&mut program)?.success()?.text();
+        let real: u64 = text.trim().parse().with_context(|| text.clone())?;
+        let foretold = growth(&run["readings"], from)?;
+        eprintln!("{name}: {real} really, {foretold} replayed");
+        ensure!(real.abs_diff(foretold) * 20 <= real, "{name}: {real} really, {foretold} replayed");
+    }
+    Ok(())
+}
+
+fn library(name: &str) -> Result<&'static str> {
+    Ok(match name {
+        "jemalloc" => "libjemalloc.so.2",
+        "mimalloc" => "libmimalloc.so.2",
+        "tcmalloc" => "libtcmalloc_minimal.so.4",
+        _ => anyhow::bail!("an allocator that nobody knows: {name}"),
+    })
+}
+
+/// The replay traced by memfrag itself makes the calls that the recording has, thread by thread.
+fn threads_as_they_were() -> Result<()> {
+    let dir = place::scratch()?;
+    let (recording, again) = (dir.path().join("ledger.mfrag"), dir.path().join("again.mfrag"));
+    let books = dir.path().join("books");
+    fs::create_dir(&books)?;
+    let mut program = Command::new(place::program("ledger")?);
+    traced(Backend::Preload, &recording, program.arg(&books).args(["threads,churn", "11", "20000"]))?;
+    let emitted = dir.path().join("emitted");
+    replay(&recording, &["--emit", place::word(&emitted).to_str().context("a path")?])?.success()?;
+    process::run(Command::new("make").arg("-C").arg(&emitted))?.success()?;
+    let mut program = Command::new(emitted.join("replay"));
+    let (ended, report) = traced(Backend::Preload, &again, program.arg(emitted.join("replay.data")))?;
+    let made: Value = serde_json::from_slice(&ended.stdout)?;
+    ensure!(number(&made, "calls")? == number(&made, "planned_calls")? && made["failed_calls"] == 0, "{made}");
+    report.nothing_lost()?;
+    report.every_free_matched()?;
+    let calls = |recording: &Path, comm: &str| -> Result<Vec<u64>> {
+        let report = Report::of(recording)?;
+        let processes = report.processes(comm);
+        let totals = &processes.first().with_context(|| format!("no process {comm}"))?["totals"];
+        ["allocations", "frees", "reallocations"].into_iter().map(|name| number(totals, name)).collect()
+    };
+    let (then, now) = (calls(&recording, "ledger")?, calls(&again, "replay")?);
+    eprintln!("allocations, frees, reallocations: {then:?} recorded, {now:?} replayed");
+    // What the C library allocates for itself when it starts threads and prints comes on top.
+    let (few, threads) = (64, 4 * number(&json(&recording, &["--allocator", "glibc"])?, "threads")?);
+    for (then, now) in then.into_iter().zip(now) {
+        ensure!(now.abs_diff(then) <= few + threads, "{then} recorded, {now} replayed");
+    }
+    Ok(())
+}
+
+fn the_artefact_stands_alone() -> Result<()> {
+    let dir = place::scratch()?;
+    let recording = dir.path().join("short.mfrag");
+    let mut program = Command::new(place::tool("python3")?);
+    traced(Backend::Preload, &recording, program.args(["-c", "import json; json.loads('[1, 2]' )"]))?;
+    let emitted = dir.path().join("emitted");
+    let told = process::run(memfrag(&["replay", "--emit"])?.arg(&emitted).arg(&recording))?.success()?.text();
+    ensure!(told.contains("make -C"), "it is not told how to build: {told}");
+    let source = emitted.join("replay.c");
+    let mut compilers = vec!["gcc"];
+    compilers.extend(place::tool("clang").is_ok().then_some("clang"));
+    for compiler in compilers {
+        let mut command = Command::new(place::tool(compiler)?);
+        command.args(["-O2", "-Wall", "-Wextra", "-Werror", "-pedantic", "-pthread", "-o"]);
+        process::run(command.arg(emitted.join(compiler)).arg(&source))?.success()?;
+        let ended = process::run(Command::new(emitted.join(compiler)).arg(emitted.join("replay.data")))?.success()?;
+        let made: Value = serde_json::from_slice(&ended.stdout)?;
+        ensure!(number(&made, "calls")? > 1000 && made["calls"] == made["planned_calls"], "{compiler}: {made}");
+    }
+    let sanitized = emitted.join("sanitized");
+    let flags = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover", "-pthread", "-o"];
+    process::run(Command::new("gcc").args(flags).arg(&sanitized).arg(&source))?.success()?;
+    let mut run = Command::new(&sanitized);
+    // What the recording leaks the replay leaks as well.
+    process::run(run.arg(emitted.join("replay.data")).env("ASAN_OPTIONS", "detect_leaks=0"))?.success()?;
+    let Ok(valgrind) = place::tool("valgrind") else { skip!("valgrind is not installed") };
+    let mut run = Command::new(valgrind);
+    run.args(["--quiet", "--error-exitcode=9"]).arg(emitted.join("gcc")).arg(emitted.join("replay.data"));
+    process::run(&mut run)?.success()?;
+    Ok(())
+}
+
+fn limits_and_what_is_missing() -> Result<()> {
+    let dir = place::scratch()?;
+    let recording = dir.path().join("large.mfrag");
+    let mut program = Command::new(place::tool("python3")?);
+    traced(Backend::Preload, &recording, program.args(["-c", "kept = [bytes(1 << 20) for n in range(300)]"]))?;
+    let ended = replay(&recording, &["--allocator", "glibc", "--memory-limit", "50M", "--json"])?;
+    ensure!(ended.code() == 125, "{ended:?}");
+    let report: Value = serde_json::from_slice(&ended.stdout)?;
+    let run = &report["runs"][0];
+    ensure!(run["outcome"] == "memory_limit" && number(run, "peak_rss_bytes")? > 50 << 20, "{run}");
+    let ended = replay(&recording, &["--allocator", "glibc,hoard,/etc/passwd", "--touch", "none"])?;
+    explains(&ended, 125, &[])?;
+    let text = ended.text();
+    for words in ["neither the path of a library", "cannot be preloaded", "glibc"] {
+        ensure!(text.contains(words), "{words:?} is missing in\n{text}");
+    }
+    explains(&replay(&recording, &["--pid", "1"])?, 125, &[&["process 1"], &["python3"]])?;
+    explains(&replay(&recording, &["--env", "nonsense"])?, 125, &[&["NAME=VALUE"]])?;
+    explains(&replay(Path::new("/etc/passwd"), &[])?, 125, &[&["not a memfrag recording"]])
+}
+
+fn damaged_data() -> Result<()> {
+    let dir = place::scratch()?;
+    let recording = dir.path().join("short.mfrag");
+    let mut program = Command::new(place::tool("python3")?);
+    traced(Backend::Preload, &recording, program.args(["-c", "pass"]))?;
+    let emitted = dir.path().join("emitted");
+    process::run(memfrag(&["replay", "--emit"])?.arg(&emitted).arg(&recording))?.success()?;
+    process::run(Command::new("make").arg("-C").arg(&emitted))?.success()?;
+    let whole = fs::read(emitted.join("replay.data"))?;
+    let data = dir.path().join("damaged.data");
+    let run = |bytes: &[u8]| -> Result<Ended> {
+        fs::write(&data, bytes)?;
+        // A size that has become absurd is asked for, but not filled.
+        process::run(Command::new(emitted.join("replay")).args(["--touch", "none"]).arg(&data))
+    };
+    for length in [0, 95, 96, whole.len() / 2, whole.len() - 1] {
+        let ended = run(&whole[..length])?;
+        ensure!(ended.code() == 1 && ended.stderr.contains("replay:"), "cut at {length}: {ended:?}");
+    }
+    // Any byte of a step may be anything: the program says what is wrong, or makes other calls, but never crashes in
+    // its own code.
+    for at in (96..whole.len()).step_by(whole.len() / 40) {
+        let mut bytes = whole.clone();
+        bytes[at] = 0xff;
+        let ended = run(&bytes)?;
+        ensure!([0, 1, 2].contains(&ended.code()), "byte {at}: {ended:?}");
+    }
+    Ok(())
+}
