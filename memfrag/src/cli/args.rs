@@ -282,7 +282,7 @@ pub(super) struct ReplayArgs {
     /// installed.
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     pub(super) allocator: Vec<String>,
-    /// A variable for the environment of the runs, such as GLIBC_TUNABLES=glibc.malloc.arena_max=1; may be repeated.
+    /// A variable for the environment of the runs, such as `GLIBC_TUNABLES=glibc.malloc.arena_max=1`; may be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_variable)]
     pub(super) env: Vec<(OsString, OsString)>,
     /// Whether the blocks are written to.

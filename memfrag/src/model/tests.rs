@@ -92,7 +92,9 @@ fn check(events: &[(u32, Op)], expected: &[&str]) -> ModelHeap {
     let listener = Listener::default();
     let said = Arc::clone(&listener.said);
     let mut heap = ModelHeap::new(vec![Box::new(listener)]);
-    events.iter().for_each(|&(tid, op)| heap.apply(&event(tid, op)));
+    for &(tid, op) in events {
+        heap.apply(&event(tid, op));
+    }
     assert_eq!(*said.lock().expect("alone"), expected);
     heap
 }

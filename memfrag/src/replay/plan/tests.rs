@@ -43,9 +43,9 @@ fn plan(events: &[Option<Event>]) -> (Planned, Vec<Vec<Step>>) {
         }
     }
     drop(heap);
-    let (planned, Kept(mut steps)) = planner.finish().unwrap();
-    steps.resize(planned.threads as usize, Vec::new());
-    (planned, steps)
+    let (result, Kept(mut steps)) = planner.finish().unwrap();
+    steps.resize(result.threads as usize, Vec::new());
+    (result, steps)
 }
 
 /// Goes through steps as threads would, the next one chosen by `dice`. Checks that slots are used as they may be, and

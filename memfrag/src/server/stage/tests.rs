@@ -53,7 +53,8 @@ fn one_is_live_for_all_and_another_travels() {
     add(&mut writer, 1000..1200);
     let status = wait(&live, |status| status.events == 1200);
     assert_eq!((status.state, status.at_ns), (State::Live, 1_199_000));
-    assert!(changes.has_changed().unwrap());
+    // It is told right after it can be seen.
+    wait(&live, |_| changes.has_changed().unwrap());
     assert_eq!(private.status(), Status { end_ns: 1_199_000, ..there }, "nobody moves another's place");
     private.command(Command::Stop);
     wait(&private, |status| status.state == State::Live && status.events == 1200);
