@@ -230,6 +230,14 @@ pub struct Status {
     pub progress: f64,
 }
 
+impl Status {
+    /// The place where the cursor stands, as opposed to being on its way or going along with what comes.
+    pub fn standing(&self) -> Option<(u64, u64)> {
+        let stands = !self.behind && matches!(self.state, State::Paused | State::Ended);
+        stands.then_some((self.at_ns, self.events))
+    }
+}
+
 /// A process that has been seen until the cursor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "the fields are those of docs/PROTOCOL.md")]

@@ -27,9 +27,10 @@ impl Ranges {
         self.told = None;
     }
 
-    /// What there is to tell now: at once when addresses have changed, now and then when only figures have.
-    pub fn tell(&mut self, watching: &Watching, now: Instant) -> Option<Outbound> {
-        if self.due.is_some_and(|due| now < due) {
+    /// What there is to tell now: at once when addresses have changed or the cursor `arrives` where it will stand, now
+    /// and then when only figures have.
+    pub fn tell(&mut self, watching: &Watching, arrives: bool, now: Instant) -> Option<Outbound> {
+        if !arrives && self.due.is_some_and(|due| now < due) {
             return None;
         }
         self.due = Some(now + LOOK);
@@ -44,9 +45,11 @@ impl Ranges {
             Some(self.regions.update(heap, builder.last_residency(at)))
         })?;
         let list = self.regions.list();
-        let tells = has_changed
-            || self.told.as_ref().is_none_or(|(known, when)| now >= *when + FIGURES && known.as_slice() != list);
-        if !tells {
+        let is_news = self
+            .told
+            .as_ref()
+            .is_none_or(|(known, when)| (arrives || now >= *when + FIGURES) && known.as_slice() != list);
+        if !has_changed && !is_news {
             return None;
         }
         self.told = Some((list.to_vec(), now));

@@ -93,6 +93,8 @@ struct Client<'a> {
     more_sources: watch::Receiver<u64>,
     /// Its processes as the client knows them, and when it was told.
     processes: Option<(Vec<protocol::Process>, Instant)>,
+    /// Where the cursor stood when the client was last told.
+    stood: Option<(u64, u64)>,
     status_due: Instant,
 }
 
@@ -124,6 +126,7 @@ impl<'a> Client<'a> {
             sources,
             more_sources,
             processes: None,
+            stood: None,
             status_due,
         })
     }
@@ -173,16 +176,20 @@ impl<'a> Client<'a> {
         let now = Instant::now();
         if now >= self.status_due {
             self.tell_sources()?;
-            self.tell_processes(now)?;
             let status = self.watching.status(self.server.clients.taken(), self.map.rates(now));
+            // Whoever is told that the cursor stands has been told what is there: nothing will change it later.
+            let standing = status.standing();
+            let arrives = standing.is_some() && standing != self.stood;
+            self.stood = standing;
+            self.tell_processes(arrives, now)?;
+            if let Some(ranges) = self.ranges.tell(&self.watching, arrives, now) {
+                self.line.tell(&ranges)?;
+            }
             if let Some(notice) = self.losses.notice(&status, now) {
                 self.line.tell(&notice)?;
             }
             self.line.tell(&Outbound::Status(status))?;
             self.status_due = now + STATUS;
-            if let Some(ranges) = self.ranges.tell(&self.watching, now) {
-                self.line.tell(&ranges)?;
-            }
         }
         if let Some(drawn) = self.map.draw(&self.watching, now) {
             if let Some(palette) = drawn.palette {
@@ -220,13 +227,13 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
-    /// At once when the set has changed, now and then when only figures have.
-    fn tell_processes(&mut self, now: Instant) -> Result<(), Gone> {
+    /// At once when the set has changed or the cursor `arrives` where it will stand, now and then when only figures have.
+    fn tell_processes(&mut self, arrives: bool, now: Instant) -> Result<(), Gone> {
         let processes = self.watching.processes();
         if let Some((known, when)) = &self.processes {
             let same_set = known.len() == processes.len()
                 && known.iter().zip(&processes).all(|(known, process)| known.is_as(process));
-            if same_set && (now < *when + FIGURES || *known == processes) {
+            if *known == processes || same_set && !arrives && now < *when + FIGURES {
                 return Ok(());
             }
         }
