@@ -284,6 +284,11 @@ impl Blocks {
         self.spans.get(span).map(|span| &span[place])
     }
 
+    /// Gives up what only makes changes quick: see [`Directory::rest`].
+    pub(super) fn rest(&mut self) {
+        self.spans.rest();
+    }
+
     /// The block at exactly this address.
     pub fn get(&self, addr: u64) -> Option<Block> {
         let region = addr >> REGION_BITS;

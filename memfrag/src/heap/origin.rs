@@ -103,6 +103,11 @@ impl Origins {
         child
     }
 
+    /// Gives up the room for further ones.
+    pub(super) fn rest(&mut self) {
+        self.known.shrink_to_fit();
+    }
+
     pub(super) fn memory_bytes(&self) -> u64 {
         (self.known.capacity() * size_of::<(Origin, OriginTotals)>() + self.index.allocation_size()) as u64
     }

@@ -131,6 +131,11 @@ impl Pages {
         pages
     }
 
+    /// Gives up what only makes changes quick: see [`Directory::rest`].
+    pub(super) fn rest(&mut self) {
+        self.tables.rest();
+    }
+
     /// The rule by which blocks take memory.
     pub fn footprint(&self) -> Footprint {
         self.footprint

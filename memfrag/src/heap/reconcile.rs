@@ -55,6 +55,10 @@ impl Older {
         self.blocks.own_bytes()
     }
 
+    pub(super) fn rest(&mut self) {
+        self.blocks.rest();
+    }
+
     pub(super) fn into_blocks(self) -> Blocks {
         self.blocks
     }

@@ -12,17 +12,12 @@ const STEPS: u64 = 8;
 const CLASSES: usize = SMALL_CLASSES + (48 - 10) * STEPS as usize;
 
 /// How many requests of each size class succeeded.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Requests {
-    classes: Box<[u64; CLASSES]>,
+    /// Up to the largest class that occurred.
+    classes: Vec<u64>,
     count: u64,
     largest: u64,
-}
-
-impl Default for Requests {
-    fn default() -> Self {
-        Self { classes: Box::new([0; CLASSES]), count: 0, largest: 0 }
-    }
 }
 
 impl Requests {
@@ -48,11 +43,27 @@ impl Requests {
         Some(Self::end(class).min(self.largest))
     }
 
+    pub(super) fn memory_bytes(&self) -> u64 {
+        (self.classes.capacity() * size_of::<u64>()) as u64
+    }
+
     #[inline]
     pub(super) fn add(&mut self, size: u64) {
-        self.classes[Self::class(size)] += 1;
+        let class = Self::class(size);
+        match self.classes.get_mut(class) {
+            Some(count) => *count += 1,
+            None => self.widen(class),
+        }
         self.count += 1;
         self.largest = self.largest.max(size);
+    }
+
+    /// Counts the first request of a class beyond those that occurred.
+    #[cold]
+    fn widen(&mut self, class: usize) {
+        self.classes.reserve_exact(class + 1 - self.classes.len());
+        self.classes.resize(class, 0);
+        self.classes.push(1);
     }
 
     #[inline]

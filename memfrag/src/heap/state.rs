@@ -125,6 +125,15 @@ impl Heap {
         }
     }
 
+    /// Nobody acts on it any more: gives up what only makes changes quick. What it tells stays the same.
+    pub(super) fn rest(&mut self) {
+        self.blocks.rest();
+        self.pages.rest();
+        self.older.rest();
+        self.origins.rest();
+        self.timeline.rest();
+    }
+
     /// The live blocks.
     pub fn blocks(&self) -> &Blocks {
         &self.blocks
@@ -295,7 +304,8 @@ impl Heap {
     pub fn memory_bytes(&self) -> u64 {
         let blocks = self.blocks.memory_bytes() + self.older.memory_bytes();
         let activity = self.activity.as_ref().map_or(0, |activity| activity.memory_bytes());
-        blocks + self.pages.memory_bytes() + self.origins.memory_bytes() + activity + size_of::<Self>() as u64
+        let course = self.timeline.memory_bytes() + self.requests.memory_bytes();
+        blocks + self.pages.memory_bytes() + self.origins.memory_bytes() + course + activity + size_of::<Self>() as u64
     }
 
     /// Takes the rule by which blocks take memory.

@@ -76,6 +76,11 @@ impl Timeline {
         timeline
     }
 
+    /// Gives up the room for further points.
+    pub(super) fn rest(&mut self) {
+        self.points.shrink_to_fit();
+    }
+
     pub(super) fn memory_bytes(&self) -> u64 {
         (self.points.capacity() * size_of::<Point>()) as u64
     }

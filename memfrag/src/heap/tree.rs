@@ -380,5 +380,8 @@ impl Heaps {
             heap.anomalies.realloc_without_end += 1;
             heap.restore(&begun, time);
         }
+        if heap.users == 0 {
+            heap.rest();
+        }
     }
 }

@@ -90,14 +90,18 @@ impl Sink for ReportBuilder {
             let footprint = if allocator.name == "glibc" { Footprint::Glibc } else { Footprint::Requested };
             self.heaps.set_footprint(at, footprint);
         }
+        // Calls come from code alone; what else is mapped would be most of what is kept of a process that has ended.
+        let code = mappings.iter().filter(|mapping| mapping.executable);
         let snapshots = self.mappings.entry(at).or_default();
-        if snapshots.last().is_none_or(|last| last.files != mappings) {
+        if snapshots.last().is_none_or(|last| last.files.iter().ne(code.clone())) {
             let snapshots = Arc::make_mut(snapshots);
             if snapshots.len() == SNAPSHOTS {
                 // The first ones hold what was there from the beginning; the middle is most like its neighbours.
                 snapshots.remove(SNAPSHOTS / 2);
             }
-            snapshots.push(Seen { time, files: mappings.to_vec() });
+            let mut files: Vec<Mapping> = code.cloned().collect();
+            files.shrink_to_fit();
+            snapshots.push(Seen { time, files });
         }
     }
 

@@ -7,7 +7,7 @@ use crate::target::Mapping;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-/// The files that a process had mapped at a moment.
+/// The files whose code a process had mapped at a moment.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
     /// When, in nanoseconds since the trace began.

@@ -354,6 +354,27 @@ fn exit_freezes_the_heap() {
 }
 
 #[test]
+fn what_is_kept_of_an_ended_process_is_little() {
+    const PROCESSES: u64 = 100;
+    let heaps = |last: &str| {
+        let one = |pid: u64| {
+            let pid = 1000 + pid;
+            format!("{pid} malloc 55a0000012a0 40\n{pid} malloc 55a0000012d0 70000\n{pid} free 55a0000012a0\n{last}")
+                .replace("PID", &pid.to_string())
+        };
+        run(&(0..PROCESSES).map(one).collect::<String>())
+    };
+    let each = |heaps: &crate::heap::Heaps| heaps.memory_bytes() / PROCESSES;
+    let (running, ended) = (heaps(""), heaps("PID exit 0\n"));
+    // Its tables of pages and blocks, which are 4 KiB and somewhat more than 1 KiB, and its sums.
+    assert!(each(&ended) < 10_000, "{} bytes each", each(&ended));
+    assert!(each(&running) > each(&ended) + 4_000, "{} and {} bytes each", each(&running), each(&ended));
+    let last = ended.processes().last().expect("there are some");
+    assert_eq!(ended.heap(last).live(), Amount { blocks: 1, bytes: 70_000 });
+    assert_eq!(ended.heap(last).pages().bytes(), running.heap(running.processes().last().unwrap()).pages().bytes());
+}
+
+#[test]
 fn a_fork_of_an_ended_process_starts_another_one() {
     check(
         "20 malloc a0 32

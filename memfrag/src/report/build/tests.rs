@@ -32,8 +32,14 @@ fn fill(builder: &mut ReportBuilder) {
         cmdline: vec!["prog".to_owned(), "-x".to_owned()],
         ..ProcessInfo::default()
     });
-    let mapping =
-        Mapping { start: 0x1000, end: 0x2000, offset: 0x300, path: "/lib/libc.so.6".into(), ..Mapping::default() };
+    let mapping = Mapping {
+        start: 0x1000,
+        end: 0x2000,
+        offset: 0x300,
+        path: "/lib/libc.so.6".into(),
+        executable: true,
+        ..Mapping::default()
+    };
     builder.mappings(0, 7, &[mapping]);
     builder.events(&[alloc(1, 7, 0x10, 100), alloc(2, 7, 0x20, 50)]);
     builder.memory(&MemorySample { time: 3, pid: 7, rss: 600, rss_anon: 450, ..MemorySample::default() });
@@ -161,7 +167,8 @@ fn a_forked_child_is_named_and_placed_after_its_parent() {
     fill(&mut builder);
     let fork = |time, child, flags| Event { time, pid: 8, tid: 8, op: Op::Fork { child, flags } };
     builder.process(&ProcessInfo { pid: 8, comm: "sh".to_owned(), ..ProcessInfo::default() });
-    let mapping = Mapping { start: 0x1000, end: 0x2000, path: "/bin/sh".into(), ..Mapping::default() };
+    let mapping =
+        Mapping { start: 0x1000, end: 0x2000, path: "/bin/sh".into(), executable: true, ..Mapping::default() };
     builder.mappings(0, 8, &[mapping]);
     builder.events(&[alloc(1, 8, 0x10, 1000), fork(2, 9, 17), fork(3, 10, 0x4111), alloc(4, 9, 0x20, 1)]);
     let report = builder.finish(RecordingMeta::default());
@@ -213,7 +220,11 @@ fn the_ledger_is_of_the_last_look() {
     builder.events(&[Event { time: 14, pid: 7, tid: 7, op: Op::Exec }]);
     assert!(builder.blame(Some(7), By::Site).is_none(), "another program, at which nobody looked");
     let mut builder = ReportBuilder::new(None);
-    builder.mappings(0, 7, &[Mapping { start: 1, end: 2, path: "/lib/libc.so.6".into(), ..Mapping::default() }]);
+    builder.mappings(
+        0,
+        7,
+        &[Mapping { start: 1, end: 2, path: "/lib/libc.so.6".into(), executable: true, ..Mapping::default() }],
+    );
     builder.events(&[alloc(10, 7, start + 0x2a0, 100), alloc(11, 7, start + 0x3000 + 0x10, 8)]);
     builder.residency(&look(12, start + 4096));
     builder.residency(&look(13, start));
@@ -253,6 +264,7 @@ fn a_program_of_another_allocator_that_was_given_libcs_is_told_by_the_walk() {
         start: 0x1000,
         end: 0x2000,
         path: path.into(),
+        executable: true,
         ..Mapping::default()
     });
     builder.mappings(6, 7, &[jemalloc, libc]);
@@ -267,7 +279,11 @@ fn a_shortened_blame_keeps_who_strands_most() {
     let start = 0x10_0000;
     let pages = start..start + 4 * 4096;
     let mut builder = ReportBuilder::new(None);
-    builder.mappings(0, 7, &[Mapping { start: 1, end: 2, path: "/lib/libc.so.6".into(), ..Mapping::default() }]);
+    builder.mappings(
+        0,
+        7,
+        &[Mapping { start: 1, end: 2, path: "/lib/libc.so.6".into(), executable: true, ..Mapping::default() }],
+    );
     builder.events(&[alloc(1, 7, start + 0x2a0, 100), alloc(2, 7, start + 0x3010, 8)]);
     let region = Region {
         range: pages.clone(),

@@ -28,7 +28,13 @@ fn server(builder: &mut ReportBuilder) {
         cmdline: ["redis-server", "--port", "7777"].map(str::to_owned).to_vec(),
         ..ProcessInfo::default()
     });
-    let map = |start, path: &str| Mapping { start, end: start + 0x10_0000, path: path.into(), ..Mapping::default() };
+    let map = |start, path: &str| Mapping {
+        start,
+        end: start + 0x10_0000,
+        path: path.into(),
+        executable: true,
+        ..Mapping::default()
+    };
     builder.mappings(0, 4711, &[map(0x40_0000, "/usr/bin/redis-server"), map(0x7f00_0000, "/usr/lib/libc.so.6")]);
     for n in 0..1000_u64 {
         let site = if n % 10 == 0 { 0x40_1234 } else { 0x40_5678 };

@@ -92,7 +92,8 @@ fn perform<S: Sink>(program: &[(i64, Step)], sink: &mut S, flush: &mut dyn FnMut
                 sink.memory(&MemorySample { time, pid, rss, rss_anon: rss, ..MemorySample::default() });
             }
             Step::Mappings => {
-                let mapping = Mapping { start: 0x1000, end: 0x2000, path: "/x".into(), ..Mapping::default() };
+                let mapping =
+                    Mapping { start: 0x1000, end: 0x2000, path: "/x".into(), executable: true, ..Mapping::default() };
                 sink.mappings(time, pid, &[mapping]);
             }
             Step::Flush => flush(sink),
