@@ -7,12 +7,14 @@ use memfrag::capture::ebpf::{Body, EbpfCapture, Options, Placing};
 use memfrag::capture::launch::{Child, Held};
 use memfrag::capture::preload::PreloadSession;
 use memfrag::capture::{Capture, Sink};
+use memfrag::target::allocator::Facts;
 use memfrag::target::command::{self, CommandError};
+use memfrag::target::file::MappedFile;
 use memfrag::target::process;
 use memfrag_common::config::Scope;
 use std::ffi::OsString;
 use std::io::{ErrorKind, IsTerminal as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A backend, by the name that recordings carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,9 +138,9 @@ fn ebpf(args: &TraceArgs, program: Option<PathBuf>, sink: &mut dyn Sink) -> Resu
         let follow = !args.no_follow;
         if capture.attach_command(&runs, follow, process.pid())?.is_empty() {
             notes.push(format!(
-                "{} is not traceable: no allocator was found in it or its libraries, as in a static program without \
-                 symbols, a 32-bit or a Go program; use a build with symbols{}",
+                "{} is not traceable: {}{}",
                 runs.display(),
+                why_untraceable(&runs),
                 if follow { "; the processes that it makes are traced" } else { "" }
             ));
         }
@@ -166,13 +168,31 @@ fn ebpf(args: &TraceArgs, program: Option<PathBuf>, sink: &mut dyn Sink) -> Resu
                      program with an allocator of its own, such as a Go program, cannot be traced"
                 );
             };
-            let version = first.version.as_deref().unwrap_or("");
-            notes.push(format!("process {pid} allocates by {} {version} ({})", first.kind, first.path.display()));
+            let version = first.version.as_ref().map(|version| format!(" {version}")).unwrap_or_default();
+            notes.push(format!("process {pid} allocates by {}{version} ({})", first.kind, first.path.display()));
         }
         let pids: Vec<String> = args.pid.iter().map(ToString::to_string).collect();
         format!("process {}", pids.join(", "))
     };
     Ok(Started { backend: Backend::Ebpf, capture: Box::new(capture), held, target, notes })
+}
+
+/// Why no allocator was found in a program or its libraries.
+fn why_untraceable(program: &Path) -> String {
+    let facts = match MappedFile::open(program).map(|file| Facts::parse(&file, program)) {
+        Ok(Ok(facts)) => facts,
+        Ok(Err(error)) => return error.to_string(),
+        Err(error) => return format!("it cannot be read: {error}"),
+    };
+    if facts.is_static_without_symbols {
+        "it is linked statically and stripped of its symbols, so its allocator cannot be found; use a build with \
+         symbols"
+            .to_owned()
+    } else if facts.is_go {
+        "it is a Go program, whose own allocator does not pass through malloc".to_owned()
+    } else {
+        "neither it nor a library that it names defines malloc".to_owned()
+    }
 }
 
 fn preload(args: &TraceArgs) -> Result<Started> {

@@ -216,14 +216,14 @@ fn text(diagnosis: &Diagnosis, cost: Option<Cost>) -> String {
         );
     }
     for library in &diagnosis.libraries {
-        let version = library.version.as_deref().unwrap_or("");
-        let _ = writeln!(text, "\n{} {version}  {}", library.allocator, library.path);
+        let version = library.version.as_ref().map(|version| format!(" {version}")).unwrap_or_default();
+        let _ = writeln!(text, "\n{}{version}  {}", library.allocator, library.path);
         for group in library.probes.chunk_by(Probe::looks_like) {
             let probe = &group[0];
             let class = if probe.emulated { "emulated" } else { "single-stepped" };
             let null = if probe.skips_null { ", free(NULL) passes by" } else { "" };
             let names = label(group);
-            let _ = writeln!(text, "    {names:<32} +{:<4} {:<18} {class}{null}", probe.offset, probe.instruction);
+            let _ = writeln!(text, "    {names:<32} +{:<4} {:<21} {class}{null}", probe.offset, probe.instruction);
         }
         let (covers, others): (Vec<&String>, Vec<&String>) =
             library.left_out.iter().partition(|left| left.contains("hands over"));

@@ -144,7 +144,8 @@ fn record(args: &TraceArgs, output: Option<&Path>, header: &Header, tally: &mut 
         tally.record(followed(writer));
         return Ok(Some(dashboard));
     };
-    let writer = Writer::create(path, header)?;
+    let writer = Writer::create(path, header)
+        .map_err(|error| anyhow::anyhow!("{error}; -o FILE records to another place, --no-record not at all"))?;
     let Some(wanted) = args.serving.serve else {
         tally.record(writer);
         return Ok(None);
@@ -251,26 +252,30 @@ fn summarize(
     let lost = lost + summary.as_ref().map_or(0, |summary| summary.not_recorded);
     let losses = if lost == 0 { "none lost".to_owned() } else { format!("{} LOST", units::count(lost)) };
     say(&format!(
-        "{} events of {} in {seconds:.1} s, {losses}",
-        units::count(tally.events()),
+        "{} of {} in {seconds:.1} s, {losses}",
+        units::plural(tally.events(), "event", "events"),
         match tally.processes() {
             1 => "one process".to_owned(),
             processes => format!("{processes} processes"),
         }
     ));
-    let total = |counter: Counter| counters.iter().map(|(_, values)| values[counter as usize]).sum::<u64>();
     for counter in [Counter::Dropped, Counter::ThreadMapFull, Counter::Waited] {
-        if total(counter) > 0 {
-            say(&format!("{} {}", units::count(total(counter)), counter.describe()));
+        let total = total(counters, counter);
+        if total > 0 {
+            say(&format!("{} {}", units::count(total), counter.describe()));
         }
     }
     if backend == Backend::Ebpf && tally.events() as f64 / seconds.max(0.1) > 200_000.0 {
         say("at this rate probes are felt: --backend preload costs a launched command several times less");
     }
     let (Some(path), Some(summary)) = (output, summary) else { return Ok(()) };
-    let each = summary.bytes as f64 / summary.events.max(1) as f64;
+    let each = match summary.events {
+        // The file's own parts would weigh more than the events.
+        0..1000 => String::new(),
+        events => format!(", {:.1} bytes an event", summary.bytes as f64 / events as f64),
+    };
     say(&format!(
-        "recorded in {} ({}, {each:.1} bytes an event); see it with: memfrag report {}",
+        "recorded in {} ({}{each}); see it with: memfrag report {}",
         path.display(),
         units::bytes(summary.bytes),
         path.display()
@@ -278,12 +283,35 @@ fn summarize(
     Ok(())
 }
 
+/// What was counted in all processes together. A backend that also counts for each process gives both.
+fn total(counters: &[(Option<u32>, memfrag::capture::Counters)], counter: Counter) -> u64 {
+    counters.iter().filter(|(pid, _)| pid.is_none()).map(|(_, values)| values[counter as usize]).sum()
+}
+
 /// Why the recording stopped early, if it did.
 pub(super) fn failure_of(status: &Status) -> Option<String> {
     match status {
         Status::Recording => None,
         Status::Stopped { reason, not_recorded } => {
-            Some(format!("{reason}; {not_recorded} events are not in the recording, which is valid up to there"))
+            let missing = units::plural(*not_recorded, "event is", "events are");
+            Some(format!("{reason}; {missing} not in the recording, which is valid up to there"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_not_counted_a_second_time() {
+        let counted = |waits: u64| {
+            let mut counters = [0; memfrag_common::loss::COUNTERS];
+            counters[Counter::Waited as usize] = waits;
+            counters
+        };
+        let counters = [(None, counted(10)), (Some(7), counted(4)), (Some(8), counted(6))];
+        assert_eq!(total(&counters, Counter::Waited), 10);
+        assert_eq!(total(&counters, Counter::Dropped), 0);
     }
 }

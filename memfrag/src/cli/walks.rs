@@ -5,7 +5,7 @@ use super::args::TraceArgs;
 use super::tally::Tally;
 use memfrag::capture::Capture;
 use memfrag::capture::survey::{self, Survey};
-use memfrag::glibc::{ChunkKind, WalkError};
+use memfrag::glibc::{ChunkKind, Version, WalkError};
 use memfrag::report::units::{bytes, count};
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,15 @@ impl Walks {
                 Ok(survey) => say(&found(pid, &survey)),
                 Err(error) if is_expected(&error) => {}
                 Err(error) => {
-                    say(&format!("the heap cannot be walked, so blocks older than the trace stay unknown: {error:#}"));
+                    let why = match error.downcast_ref::<WalkError>() {
+                        Some(WalkError::UnknownVersion { version, .. }) => format!(
+                            "process {pid} uses glibc {version}, and memfrag knows the heaps of {} to {}",
+                            Version::OLDEST,
+                            Version::NEWEST
+                        ),
+                        _ => format!("{error:#}"),
+                    };
+                    say(&format!("the heap cannot be walked, so blocks older than the trace stay unknown: {why}"));
                 }
             }
         }

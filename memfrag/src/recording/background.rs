@@ -172,10 +172,9 @@ impl Output {
             _ => "check the disk",
         };
         self.shared.fail(format!(
-            "cannot write {}: {error}{cut}; the recording ends here, readable, with {} events in {} bytes; {hint}",
+            "cannot write {}: {error}{cut}; the recording ends here, readable, with {} events; {hint}",
             self.path.display(),
             self.shared.events(),
-            self.length,
         ));
     }
 

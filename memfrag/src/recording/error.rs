@@ -19,7 +19,7 @@ pub enum RecordingError {
     /// The file begins with something else.
     #[error(
         "{} is not a memfrag recording: it begins with {found}; \
-         `memfrag import` reads the files of other tools", path.display()
+         recordings are files that `memfrag trace` has written, with names in .mfrag", path.display()
     )]
     NotARecording {
         /// The file.

@@ -99,7 +99,11 @@ pub(super) fn clean(text: &str) -> String {
 /// The words of a text in lines of so many columns.
 pub(super) fn wrap(text: &str, room: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
+    let mut words = text.split_whitespace().peekable();
+    while let Some(word) = words.next() {
+        // A number and its unit stay together.
+        let unit = words.next_if(|unit| word.starts_with(|c: char| c.is_ascii_digit()) && is_unit(unit));
+        let word = &unit.map_or_else(|| word.to_owned(), |unit| format!("{word} {unit}"));
         let line = lines.last_mut().expect("never empty");
         if line.is_empty() {
             line.push_str(word);
@@ -110,4 +114,10 @@ pub(super) fn wrap(text: &str, room: usize) -> Vec<String> {
         }
     }
     lines
+}
+
+/// Whether a word is a unit of sizes or times, or a sign that counts as one; a comma or a full stop may follow.
+fn is_unit(word: &str) -> bool {
+    let word = word.trim_end_matches([',', ';', '.', ')']);
+    ["B", "KiB", "MiB", "GiB", "TiB", "ns", "µs", "ms", "s", "%"].contains(&word)
 }

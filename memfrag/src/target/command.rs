@@ -18,6 +18,12 @@ pub enum CommandError {
         /// Where it was looked for; `None` when the name is a path.
         path: Option<OsString>,
     },
+    /// It is a directory.
+    #[error("{}: is a directory, not a program", .path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+    },
     /// There is a file, but it may not be run.
     #[error("{}: found, but not executable; check its permissions", .path.display())]
     NotExecutable {
@@ -58,12 +64,14 @@ const MOST_INTERPRETERS: usize = 4;
 /// the value of `PATH`, where an empty entry is the current directory. Files that may not be run are passed over.
 ///
 /// # Errors
-/// [`CommandError::NotFound`], or [`CommandError::NotExecutable`] when only such files were found.
+/// [`CommandError::NotFound`]; [`CommandError::NotExecutable`] when only such files were found;
+/// [`CommandError::Directory`] for a path that leads to one.
 pub fn resolve(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, CommandError> {
     if name.as_bytes().contains(&b'/') {
         let path = PathBuf::from(name);
         return match fs::metadata(&path) {
             Ok(_) if is_executable(&path) => Ok(path),
+            Ok(metadata) if metadata.is_dir() => Err(CommandError::Directory { path }),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 Err(CommandError::NotFound { name: name.to_owned(), path: None })
             }
@@ -79,7 +87,7 @@ pub fn resolve(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, CommandErr
             if is_executable(&path) {
                 return Ok(path);
             }
-            if path.exists() {
+            if path.exists() && !path.is_dir() {
                 denied.get_or_insert(path);
             }
         }
@@ -150,7 +158,8 @@ mod tests {
         assert!(
             matches!(resolve(OsStr::new("tool"), Some(only)), Err(CommandError::NotExecutable { path }) if path == denied)
         );
-        assert!(matches!(resolve(OsStr::new("dir"), Some(only)), Err(CommandError::NotExecutable { .. })));
+        assert!(matches!(resolve(OsStr::new("dir"), Some(only)), Err(CommandError::NotFound { .. })));
+        assert!(matches!(resolve(only, None), Err(CommandError::Directory { .. })));
         assert!(matches!(resolve(OsStr::new("other"), Some(&path)), Err(CommandError::NotFound { .. })));
         assert!(matches!(resolve(OsStr::new(""), Some(&path)), Err(CommandError::NotFound { .. })));
         assert!(matches!(resolve(OsStr::new("/nonexistent/x"), None), Err(CommandError::NotFound { path: None, .. })));
