@@ -9,6 +9,7 @@ use memfrag::capture::preload::PreloadSession;
 use memfrag::capture::{Capture, Sink};
 use memfrag::target::allocator::Facts;
 use memfrag::target::command::{self, CommandError};
+use memfrag::target::elf::Image;
 use memfrag::target::file::MappedFile;
 use memfrag::target::process;
 use memfrag_common::config::Scope;
@@ -88,7 +89,7 @@ pub(super) fn start(args: &TraceArgs, sink: &mut dyn Sink) -> Result<Started> {
     };
     let mut started = match (backend, program) {
         (Backend::Ebpf, program) => ebpf(args, program, sink)?,
-        (Backend::Preload, _) => preload(args)?,
+        (Backend::Preload, program) => preload(args, program.as_deref())?,
     };
     notes.append(&mut started.notes);
     started.notes = notes;
@@ -195,11 +196,34 @@ fn why_untraceable(program: &Path) -> String {
     }
 }
 
-fn preload(args: &TraceArgs) -> Result<Started> {
+/// Why a library cannot be loaded into a program; `None` where nothing speaks against it.
+fn why_not_loaded(program: &Path) -> Option<String> {
+    let file = MappedFile::open(program).ok()?;
+    match Image::parse(&file) {
+        Err(error) => Some(error.to_string()),
+        Ok(image) if image.interpreter.is_none() && image.soname.is_none() => {
+            let is_go = if image.is_go { ", as Go programs are" } else { "" };
+            Some(format!(
+                "it is linked statically{is_go}, so the library cannot be loaded into it; --backend ebpf, as root, \
+                 traces static programs that have symbols"
+            ))
+        }
+        Ok(_) => None,
+    }
+}
+
+fn preload(args: &TraceArgs, program: Option<&Path>) -> Result<Started> {
+    let mut notes = Vec::new();
+    // What cannot be read may be run all the same.
+    if let Some(runs) = program.and_then(|path| command::program(path).ok())
+        && let Some(why) = why_not_loaded(&runs)
+    {
+        notes.push(format!("{} is not traceable: {why}; the processes that it makes are traced", runs.display()));
+    }
     let session = PreloadSession::create().context("making the shared memory for the command")?;
     let held = Held::new(&args.command, &session.env()).context("making a process for the command")?;
     let target = memfrag::capture::launch::display(&args.command);
-    Ok(Started { backend: Backend::Preload, capture: Box::new(session), held: Some(held), target, notes: Vec::new() })
+    Ok(Started { backend: Backend::Preload, capture: Box::new(session), held: Some(held), target, notes })
 }
 
 /// Lets the command begin.

@@ -309,7 +309,8 @@ impl Page {
 }
 
 fn per_event(size: u64, events: u64) -> String {
-    if events == 0 { String::new() } else { format!(" ({:.1} B an event)", size as f64 / events as f64) }
+    // The file's own parts would weigh more than a few events.
+    if events < 1000 { String::new() } else { format!(" ({:.1} B an event)", size as f64 / events as f64) }
 }
 
 fn name(process: &Process) -> &str {
