@@ -313,9 +313,9 @@ fn another_allocator() -> Result<()> {
 }
 
 fn a_static_program() -> Result<()> {
-    let program = place::compile("static", "static-stripped", &["-static", "-s"])?;
+    let program = place::compile("static", "bare", &["-static", "-s"])?;
     let running = Running::start(Command::new(program).arg("60"))?;
-    explains(&trim(running.pid(), &["--apply"])?, OWN_FAILURE, &[&["static"], &["symbol"]])
+    explains(&trim(running.pid(), &["--apply"])?, OWN_FAILURE, &[&["linked statically and stripped of its symbols"]])
 }
 
 fn no_such_process() -> Result<()> {
