@@ -285,6 +285,12 @@ impl ReportBuilder {
         let now = self.until.map_or(duration_ns, |until| until.min(duration_ns));
         let mut processes: Vec<Process> = (0..self.heaps.processes().len()).map(|at| self.describe(at, now)).collect();
         processes.sort_by_key(|process| std::cmp::Reverse(process.peak.requested_bytes));
+        if meta.backend != "ebpf" {
+            // The preload library is in its programs from their start.
+            for process in &mut processes {
+                process.older_unknown = false;
+            }
+        }
         Report {
             format: "memfrag-report",
             version: 1,
@@ -402,6 +408,7 @@ impl ReportBuilder {
             inherited: amount(heap.inherited()),
             older: amount(heap.older_amount()),
             walked_at_ns: heap.walked_at(),
+            older_unknown: heap.walked_at().is_none() && self.ran_already(at),
             discarded_by_exec: amount(heap.discarded()),
             peak: Peak { at_ns: peak.time, live_blocks: peak.live.blocks, requested_bytes: peak.live.bytes },
             end: End {
@@ -445,6 +452,21 @@ impl ReportBuilder {
 
     fn sites_of(&self, at: usize) -> Sites<'_> {
         Sites::new(self.snapshots(at), self.symbols.as_deref())
+    }
+
+    /// Whether a process, or the one that its program and blocks are from, ran before the trace began.
+    fn ran_already(&self, mut at: usize) -> bool {
+        loop {
+            let process = &self.heaps.processes()[at];
+            if process.execs() > 0 || self.heaps.heap(process).walked_at().is_some() {
+                return false;
+            }
+            match process.parent() {
+                // A parent always stands before its child, so this ends.
+                Some(parent) if parent < at => at = parent,
+                _ => return true,
+            }
+        }
     }
 
     /// The mappings of a process, or what it has of its parent's.

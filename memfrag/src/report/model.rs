@@ -93,6 +93,9 @@ pub struct Process {
     pub older: Amount,
     /// When the heap was last walked, and the state mended by it.
     pub walked_at_ns: Option<u64>,
+    /// Whether it may hold blocks that are older than the trace and of which nothing is known: it ran already, and no
+    /// walk of its heap told of them. What they hold seems to be free.
+    pub older_unknown: bool,
     /// What was live when the process started another program.
     pub discarded_by_exec: Amount,
     /// When most was live.

@@ -124,7 +124,7 @@ impl Page {
         self.summary(process);
         self.chart(process, report);
         if let Some(ledger) = &process.end.ledger {
-            self.ledger(ledger);
+            self.ledger(ledger, process.older_unknown);
         }
         self.metrics(process);
         self.functions(process);

@@ -309,3 +309,22 @@ fn a_shortened_blame_keeps_who_strands_most() {
     assert_eq!(shortened(2), [all[0].clone(), all[all.len() - 1].clone()]);
     assert_eq!(shortened(0), all[..1]);
 }
+
+#[test]
+fn blocks_from_before_are_unknown_unless_a_walk_or_an_exec_came() {
+    let unknown = |backend: &str, events: &[Event]| {
+        let mut builder = ReportBuilder::new(None);
+        builder.events(events);
+        let meta = RecordingMeta { backend: backend.to_owned(), ..RecordingMeta::default() };
+        let told: Vec<(u32, bool)> =
+            builder.finish(meta).processes.iter().map(|process| (process.pid, process.older_unknown)).collect();
+        told
+    };
+    let event = |time, pid, op| Event { time, pid, tid: pid, op };
+    let fork = event(2, 7, Op::Fork { child: 8, flags: 17 });
+    let attached = [alloc(1, 7, 0x10, 100), fork.clone(), alloc(3, 8, 0x20, 50)];
+    assert_eq!(unknown("ebpf", &attached), [(8, true), (7, true)]);
+    assert_eq!(unknown("preload", &attached), [(8, false), (7, false)]);
+    let launched = [event(0, 7, Op::Exec), alloc(1, 7, 0x10, 100), fork, alloc(3, 8, 0x20, 50)];
+    assert_eq!(unknown("ebpf", &launched), [(8, false), (7, false)]);
+}

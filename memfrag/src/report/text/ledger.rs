@@ -10,7 +10,7 @@ const LEFT: usize = 46;
 
 impl Page {
     /// Where the resident bytes go, each line with the part that stands above it left blank.
-    pub(super) fn ledger(&mut self, ledger: &Ledger) {
+    pub(super) fn ledger(&mut self, ledger: &Ledger, older_unknown: bool) {
         self.heading(&format!("Where {} of resident memory go, seen at {}", bytes(ledger.rss), duration(ledger.at_ns)));
         let is_known = ledger.source != "unknown";
         let lines = [
@@ -39,6 +39,11 @@ impl Page {
         let mut notes = Vec::new();
         if ledger.untouched > 0 {
             notes.push(format!("{} of the live blocks are not resident: never written to", bytes(ledger.untouched)));
+        }
+        if older_unknown {
+            notes.push(
+                "it ran before the trace: blocks from then are not known, and what they hold counts as free".to_owned(),
+            );
         }
         if ledger.source == "blocks" {
             notes.push("without a walk of the heap, freed blocks in caches count as free".to_owned());
