@@ -322,7 +322,7 @@ fn blocks_from_before_are_unknown_unless_a_walk_or_an_exec_came() {
     };
     let event = |time, pid, op| Event { time, pid, tid: pid, op };
     let fork = event(2, 7, Op::Fork { child: 8, flags: 17 });
-    let attached = [alloc(1, 7, 0x10, 100), fork.clone(), alloc(3, 8, 0x20, 50)];
+    let attached = [alloc(1, 7, 0x10, 100), fork, alloc(3, 8, 0x20, 50)];
     assert_eq!(unknown("ebpf", &attached), [(8, true), (7, true)]);
     assert_eq!(unknown("preload", &attached), [(8, false), (7, false)]);
     let launched = [event(0, 7, Op::Exec), alloc(1, 7, 0x10, 100), fork, alloc(3, 8, 0x20, 50)];
