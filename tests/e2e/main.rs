@@ -16,6 +16,7 @@ mod dashboard_trace;
 mod endings;
 mod heap_bad_input;
 mod heap_walk;
+mod model;
 mod pages;
 mod real_programs;
 mod replay;

@@ -33,6 +33,8 @@ pub(super) enum Verb {
     Blame(BlameArgs),
     /// Make the calls of a recording again under other allocators and settings, and compare the memory.
     Replay(ReplayArgs),
+    /// Replay a recording's events under allocation policies: glibc as it was, and with other settings.
+    Model(ModelArgs),
     /// Tell what `malloc_trim` would return of a running process's heap; with --apply, let it do so, and compare.
     Trim(TrimArgs),
     /// Demonstrate an arena: blocks come and go in five phases, or as a pattern has it.
@@ -307,6 +309,21 @@ fn parse_variable(text: &str) -> Result<(OsString, OsString), String> {
         Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
         _ => Err("a variable is written NAME=VALUE".to_owned()),
     }
+}
+
+#[derive(Debug, Parser)]
+pub(super) struct ModelArgs {
+    /// The recording.
+    pub(super) file: PathBuf,
+    /// The policies, with commas or by repeating; without it, all of them.
+    #[arg(long, value_name = "POLICY", value_delimiter = ',')]
+    pub(super) policy: Vec<String>,
+    /// The process; without it, the one that had the most live bytes.
+    #[arg(long, value_name = "PID")]
+    pub(super) pid: Option<u32>,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Parser)]

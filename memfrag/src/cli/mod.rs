@@ -8,6 +8,7 @@ mod demo;
 mod doctor;
 mod heap;
 mod manual;
+mod model;
 mod progress;
 mod replay;
 mod report;
@@ -50,6 +51,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Trace(args) => trace::run(&args),
         Verb::Blame(args) => blame::run(&args),
         Verb::Replay(args) => replay::run(&args),
+        Verb::Model(args) => model::run(&args),
         Verb::Report(args) => report::run(&args),
         Verb::Serve(args) => serve::run(&args),
         Verb::ServeInherited(args) => dashboard::inherited(&args),

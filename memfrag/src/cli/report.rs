@@ -69,6 +69,7 @@ fn gather(file: &Path, at: Option<Duration>) -> Result<Report> {
     for allocator in report.processes.iter_mut().filter_map(|process| process.allocator.as_mut()) {
         allocator.version = allocator.version.take().or_else(|| version_of(&allocator.path, &allocator.name));
     }
+    super::model::enter_agreement(&mut report, file, at)?;
     Ok(report)
 }
 
@@ -102,7 +103,7 @@ pub(super) fn read(file: &Path, at: Option<Duration>) -> Result<(ReportBuilder, 
 }
 
 /// The version of an allocator, from its file, if that is still there and still holds it.
-fn version_of(path: &str, name: &str) -> Option<String> {
+pub(super) fn version_of(path: &str, name: &str) -> Option<String> {
     let file = MappedFile::open(Path::new(path)).ok()?;
     let (kind, version) = Facts::parse(&file, Path::new(path)).ok()?.allocator?;
     version.filter(|_| kind.name() == name)

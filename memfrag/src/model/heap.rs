@@ -103,6 +103,16 @@ impl ModelHeap {
         copy
     }
 
+    /// Says that the heap is now that of a new process too, whose first thread is `thread`.
+    pub fn forked(&mut self, time: u64, thread: u32, parent_thread: u32, shared: bool) {
+        self.tell(&Caller { time, thread, ..Caller::default() }, Fact::Forked { parent_thread, shared });
+    }
+
+    /// Says that a thread makes no calls any more; its [`Op::ThreadExit`] may come later.
+    pub fn thread_done(&mut self, time: u64, thread: u32) {
+        self.tell(&Caller { time, thread, ..Caller::default() }, Fact::ThreadExit);
+    }
+
     /// Takes the heap as it lay in memory.
     pub fn layout(&mut self, time: u64, layout: &Layout) {
         self.tell(&Caller { time, ..Caller::default() }, Fact::Layout(layout));

@@ -9,16 +9,22 @@
 //! | `policy` | the trait: what a policy is asked, what it answers |
 //! | `heap` | one heap's events as requests; what a complete stream would not have shown |
 //! | `classic` | first, best and next fit, buddies, slabs, pages by class, compaction |
+//! | [`ptmalloc`] | glibc's own allocator |
+//! | `choice` | policies by name |
 //! | `tree` | which heap an event belongs to: fork, exec, exit |
 
+mod choice;
 mod classic;
 mod heap;
 mod policy;
+pub mod ptmalloc;
 mod tree;
 
+pub use choice::{CHOICES, Choice, Setting};
 pub use classic::{CLASSICS, Classic};
 pub use heap::{ModelHeap, Oddities};
-pub use policy::{BlockId, Caller, Contents, Counts, Fact, Footprint, Policy, Request};
+pub use policy::{BlockId, Caller, Contents, Counts, Fact, Footprint, MallInfo, Policy, Request};
+pub use ptmalloc::Ptmalloc;
 pub use tree::{Factory, Modelled, Models};
 
 #[cfg(test)]

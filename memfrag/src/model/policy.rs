@@ -56,6 +56,14 @@ pub enum Fact<'a> {
     ThreadStart,
     /// A thread has ended, or is about to.
     ThreadExit,
+    /// This heap is that of a process which was just made: its first thread goes on as this thread of its parent, and
+    /// the parent's other threads are not there. Under a shared heap they are, and both names mean one thread.
+    Forked {
+        /// The parent's thread.
+        parent_thread: u32,
+        /// Whether the heap is shared with the parent.
+        shared: bool,
+    },
     /// A block is freed that no event had told of; its real address.
     UnknownFree(u64),
     /// A block is resized that no event had told of; its real address. The block that it becomes follows as an
@@ -144,6 +152,27 @@ pub struct Counts {
     pub impossible: u64,
 }
 
+/// What `mallinfo2` tells, as far as the model knows it: the fields' names are glibc's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MallInfo {
+    /// Bytes that arenas have obtained from the system.
+    pub arena: u64,
+    /// Free chunks outside fastbins and caches, tops included.
+    pub ordblks: u64,
+    /// Chunks in fastbins.
+    pub smblks: u64,
+    /// Mapped chunks.
+    pub hblks: u64,
+    /// Their bytes.
+    pub hblkhd: u64,
+    /// Bytes in fastbins.
+    pub fsmblks: u64,
+    /// Bytes neither in use nor cached.
+    pub fordblks: u64,
+    /// Bytes of the main arena's top.
+    pub keepcost: u64,
+}
+
 /// A policy that serves the requests of one heap.
 ///
 /// Each block is named by a [`BlockId`]: between its allocation and its free no other block has the number. The driver
@@ -175,6 +204,11 @@ pub trait Policy: fmt::Debug + Send {
 
     /// What was counted.
     fn counts(&self) -> Counts;
+
+    /// What `mallinfo2` would tell, where the policy is glibc's.
+    fn mallinfo(&self) -> Option<MallInfo> {
+        None
+    }
 
     /// The policy's own addresses of a block that it has placed, headers and rounding included.
     fn place_of(&self, block: BlockId) -> Option<std::ops::Range<u64>>;

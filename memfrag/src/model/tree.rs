@@ -4,7 +4,7 @@ use super::heap::ModelHeap;
 use super::policy::Policy;
 use crate::glibc::Layout;
 use memfrag_common::{Event, Op};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 /// The child acts on the parent's address space.
@@ -73,13 +73,17 @@ impl Models {
     }
 
     /// Takes the next events into account.
+    ///
+    /// A thread's end is told by the kernel, when the allocator has already emptied its cache, and others may have used
+    /// that memory. So an end counts from the last call of the thread on, as far as that is among `events`.
     pub fn apply_all(&mut self, events: &[Event]) {
+        let done = last_calls(events);
         let mut last: Option<(u32, usize)> = None;
-        for event in events {
+        for (number, event) in events.iter().enumerate() {
             match event.op {
                 Op::Fork { flags, .. } if flags & CLONE_THREAD != 0 => continue,
                 Op::Fork { child, flags } => {
-                    self.fork(event.pid, child, flags);
+                    self.fork(event, child, flags);
                     last = None;
                     continue;
                 }
@@ -102,6 +106,9 @@ impl Models {
             last = Some((event.pid, at));
             if let Some(heap) = &mut self.heaps[at].heap {
                 heap.apply(event);
+                if !done.is_empty() && done.contains(&number) {
+                    heap.thread_done(event.time, event.tid);
+                }
             }
         }
     }
@@ -141,8 +148,8 @@ impl Models {
         self.heaps.len() - 1
     }
 
-    fn fork(&mut self, parent: u32, child: u32, flags: u64) {
-        let from = self.member(parent).heap;
+    fn fork(&mut self, event: &Event, child: u32, flags: u64) {
+        let from = self.member(event.pid).heap;
         if self.members.get(&child).is_some_and(|known| !known.ended && known.events > 0) {
             // Its first events came before this one; what it inherited cannot be put beneath them any more.
             return;
@@ -155,6 +162,9 @@ impl Models {
             self.heaps.push(Modelled { pid: child, execs: 0, heap: copy, users: 1 });
             self.heaps.len() - 1
         };
+        if let Some(heap) = &mut self.heaps[heap].heap {
+            heap.forked(event.time, child, event.tid, flags & CLONE_VM != 0);
+        }
         self.members.insert(child, Member { heap, ended: false, events: 0 });
     }
 
@@ -173,4 +183,23 @@ impl Models {
         let member = self.member(pid);
         self.members.insert(pid, Member { ended: true, ..member });
     }
+}
+
+/// The places of the last allocator calls of threads that end among these events.
+fn last_calls(events: &[Event]) -> HashSet<usize> {
+    let ends = |event: &Event| matches!(event.op, Op::ThreadExit) && event.tid != event.pid;
+    if !events.iter().any(ends) {
+        return HashSet::new();
+    }
+    let mut calls: HashMap<(u32, u32), usize> = HashMap::new();
+    let mut done = HashSet::new();
+    for (at, event) in events.iter().enumerate() {
+        let thread = (event.pid, event.tid);
+        if event.block().is_some() {
+            calls.insert(thread, at);
+        } else if ends(event) {
+            done.extend(calls.remove(&thread));
+        }
+    }
+    done
 }

@@ -31,6 +31,7 @@ pub(super) fn identify(mappings: &[Mapping], walked: bool) -> Option<Allocator> 
                 name: (*name).to_owned(),
                 version: version(&file).map(str::to_owned),
                 path: mapping.path.display().to_string(),
+                model_agreement: None,
             })
         })
     })

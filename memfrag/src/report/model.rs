@@ -197,7 +197,7 @@ pub struct End {
 }
 
 /// An allocator.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Allocator {
     /// Its name: `glibc`, `jemalloc`, `tcmalloc`, `mimalloc`, `musl`.
     pub name: String,
@@ -205,6 +205,10 @@ pub struct Allocator {
     pub version: Option<String>,
     /// Its file.
     pub path: String,
+    /// Share of the blocks whose address glibc's model foretold: how far what is modelled can be trusted. Absent for
+    /// other allocators and versions that are not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_agreement: Option<f64>,
 }
 
 /// What one function of the allocator did.

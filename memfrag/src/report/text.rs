@@ -117,6 +117,11 @@ impl Page {
             let command = self.style.paint(Tone::Quiet, &command);
             self.line(&format!("  {command}"));
         }
+        if let Some(share) = process.allocator.as_ref().and_then(|allocator| allocator.model_agreement) {
+            let tone = if share >= 0.999 { Tone::Good } else { Tone::Warning };
+            let share = super::policies::percent(share);
+            self.field("Model", Some(tone), &format!("{share} of the addresses that glibc gave were foretold"));
+        }
         if let Some(owner) = process.shares_heap_of {
             self.line(&format!("  acted on the heap of its parent, process {owner}: its calls are counted there"));
             return;

@@ -239,7 +239,7 @@ impl Status {
 }
 
 /// A process that has been seen until the cursor.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "the fields are those of docs/PROTOCOL.md")]
 pub struct Process {
     pub pid: u32,

@@ -1,0 +1,76 @@
+//! Policies by name, as they are asked for.
+
+use super::policy::Policy;
+use super::ptmalloc::{Ptmalloc, Tunables};
+use crate::glibc::Version;
+
+/// What a policy needs to know of the process.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The version of its glibc.
+    pub version: Version,
+    /// The most arenas that glibc makes on the machine: eight a processor.
+    pub arena_max: usize,
+}
+
+/// A policy that can be asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice {
+    /// Its name, as on the command line.
+    pub name: &'static str,
+    /// What it is, in some words.
+    pub about: &'static str,
+    /// What to set in the environment for the real allocator to act so.
+    pub environment: Option<&'static str>,
+    /// What that changes.
+    change: Option<fn(&mut Tunables)>,
+}
+
+const fn tunable(name: &'static str, environment: &'static str, change: fn(&mut Tunables)) -> Choice {
+    Choice { name, about: "glibc with a setting", environment: Some(environment), change: Some(change) }
+}
+
+const fn fixed(tunables: &mut Tunables) -> &mut Tunables {
+    // Setting one of the thresholds fixes both.
+    tunables.dynamic = false;
+    tunables
+}
+
+/// All of them.
+pub const CHOICES: &[Choice] = &[
+    Choice { name: "ptmalloc", about: "glibc, held to the observed addresses", environment: None, change: None },
+    Choice {
+        name: "default",
+        about: "glibc by itself, as it is set by default",
+        environment: None,
+        change: Some(|_| ()),
+    },
+    tunable("arena-max-1", "MALLOC_ARENA_MAX=1", |tunables| tunables.arena_max = Some(1)),
+    tunable("arena-max-2", "MALLOC_ARENA_MAX=2", |tunables| tunables.arena_max = Some(2)),
+    tunable("arena-max-4", "MALLOC_ARENA_MAX=4", |tunables| tunables.arena_max = Some(4)),
+    tunable("tcache-off", "GLIBC_TUNABLES=glibc.malloc.tcache_count=0", |tunables| tunables.cache_count = Some(0)),
+    tunable("mmap-64k", "MALLOC_MMAP_THRESHOLD_=65536", |tunables| fixed(tunables).mmap_threshold = 64 << 10),
+    tunable("mmap-4m", "MALLOC_MMAP_THRESHOLD_=4194304", |tunables| fixed(tunables).mmap_threshold = 4 << 20),
+    tunable("trim-64k", "MALLOC_TRIM_THRESHOLD_=65536", |tunables| fixed(tunables).trim_threshold = 64 << 10),
+    tunable("trim-64m", "MALLOC_TRIM_THRESHOLD_=67108864", |tunables| fixed(tunables).trim_threshold = 64 << 20),
+];
+
+impl Choice {
+    /// The choice of a name.
+    pub fn find(name: &str) -> Option<&'static Self> {
+        CHOICES.iter().find(|choice| choice.name == name)
+    }
+
+    /// The policy; `None` when the version of glibc is not known.
+    pub fn make(&self, setting: &Setting) -> Option<Box<dyn Policy>> {
+        let mut tunables = Tunables { arena_max: Some(setting.arena_max), ..Tunables::default() };
+        let policy = match self.change {
+            None => Ptmalloc::observing(setting.version, tunables),
+            Some(change) => {
+                change(&mut tunables);
+                Ptmalloc::free_running(self.name.to_owned(), setting.version, tunables)
+            }
+        };
+        policy.map(|policy| Box::new(policy) as Box<dyn Policy>)
+    }
+}

@@ -1,0 +1,219 @@
+//! Recorded events under allocation policies: glibc's addresses foretold, and what other settings really take.
+
+use anyhow::{Context, Result, ensure};
+use memfrag_tests::memfrag::{Backend, OWN_FAILURE, Report, explains, memfrag, trace, traced};
+use memfrag_tests::process::{self, Running};
+use memfrag_tests::redis::Redis;
+use memfrag_tests::{place, tests};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+tests!(programs_with_one_thread, mixes_and_mallinfo, threads, settings, reports, bad_questions, damaged_recordings);
+
+/// `memfrag model FILE WORDS… --json`.
+fn model(recording: &Path, words: &[&str]) -> Result<Value> {
+    let mut command = memfrag(&["model", "--json"])?;
+    let ended = process::run(command.arg(recording).args(words))?.success()?;
+    let document: Value = serde_json::from_slice(&ended.stdout).context("not one JSON document")?;
+    ensure!(document["format"] == "memfrag-model", "{document}");
+    Ok(document)
+}
+
+/// What came of one policy.
+fn outcome<'a>(document: &'a Value, policy: &str) -> Result<&'a Value> {
+    let policies = document["policies"].as_array().context("no policies")?;
+    policies.iter().find(|outcome| outcome["policy"] == policy).with_context(|| format!("no {policy}: {document}"))
+}
+
+fn number(value: &Value, name: &str) -> Result<u64> {
+    value[name].as_u64().with_context(|| format!("no {name} in {value}"))
+}
+
+/// Every address was foretold, and there were at least so many.
+fn all_foretold(name: &str, document: &Value, least: u64) -> Result<()> {
+    let outcome = outcome(document, "ptmalloc")?;
+    let (placements, exact) = (number(outcome, "placements")?, number(outcome, "exact_placements")?);
+    eprintln!("{name}: {exact} of {placements} addresses foretold");
+    ensure!(placements >= least, "{name}: only {placements} placements");
+    ensure!(exact == placements, "{name}: {exact} of {placements} addresses foretold");
+    Ok(())
+}
+
+const PERL: &str = "my %h; for my $i (1..9000) { $h{$i} = [1..($i % 17)]; delete $h{int($i / 3)} if $i % 3; }";
+const AWK: &str =
+    "BEGIN { for (i = 0; i < 9000; i++) { a[i] = sprintf(\"%*d\", i % 90, i); if (i % 3) delete a[int(i / 2)] } }";
+const PYTHON: &str = "import json; print(len(json.dumps([{'a': i, 'b': str(i) * (i % 9)} for i in range(2000)])))";
+
+fn programs_with_one_thread() -> Result<()> {
+    Backend::Ebpf.require()?;
+    let dir = place::scratch()?;
+    let file = dir.path().join("large.c");
+    let functions = (0..200).map(|at| format!("int f{at}(int x) {{ return x * {at} + (x >> {}); }}\n", at % 31));
+    fs::write(&file, functions.collect::<String>())?;
+    let said = process::run(Command::new(place::tool("cc")?).arg("-print-prog-name=cc1"))?.success()?.text();
+    let tool = |name: &str, words: &[&str]| -> Result<Command> {
+        let mut command = Command::new(place::tool(name)?);
+        command.args(words).env("LC_ALL", "C").env_remove("GLIBC_TUNABLES");
+        Ok(command)
+    };
+    let repository = place::root().to_str().context("a strange path")?;
+    let mut cc1 = Command::new(said.trim());
+    cc1.args(["-quiet", "-O2", "-o", "/dev/null"]).arg(&file);
+    let mut python = tool("python3", &["-c", PYTHON])?;
+    python.env("PYTHONMALLOC", "malloc");
+    let programs = [
+        ("ls", tool("ls", &["-lR", "/usr/lib/python3"])?, 2_000),
+        ("perl", tool("perl", &["-e", PERL])?, 5_000),
+        ("git", tool("git", &["-C", repository, "log", "-p", "-n", "20"])?, 1_000),
+        ("cc1", cc1, 5_000),
+        ("awk", tool("awk", &[AWK])?, 5_000),
+        ("python3", python, 20_000),
+    ];
+    for (name, command, least) in programs {
+        let recording = dir.path().join(name);
+        let (ended, report) = traced(Backend::Ebpf, &recording, &command)?;
+        ensure!(ended.code() == 0, "{name}: status {}: {}", ended.code(), ended.stderr);
+        report.nothing_lost()?;
+        all_foretold(name, &model(&recording, &["--policy", "ptmalloc"])?, least)?;
+    }
+    Ok(())
+}
+
+/// The numbers behind a word that the program printed.
+fn printed(text: &str, word: &str) -> Result<Vec<u64>> {
+    let line = text.lines().find_map(|line| line.strip_prefix(word)).with_context(|| format!("no {word} in {text}"))?;
+    line.split_whitespace().map(|number| Ok(number.parse()?)).collect()
+}
+
+fn mixes_and_mallinfo() -> Result<()> {
+    Backend::Ebpf.require()?;
+    let dir = place::scratch()?;
+    for seed in ["1", "2", "3"] {
+        let recording = dir.path().join(seed);
+        let mut mix = Command::new(place::program("mix")?);
+        let (ended, _) = traced(Backend::Ebpf, &recording, mix.args([seed, "20000"]))?;
+        let text = String::from_utf8_lossy(&ended.stdout).into_owned();
+        let (obtained, real) = (printed(&text, "obtained ")?, printed(&text, "mallinfo ")?);
+        let document = model(&recording, &["--policy", "ptmalloc,default"])?;
+        all_foretold("mix", &document, 10_000)?;
+        for policy in ["ptmalloc", "default"] {
+            let outcome = outcome(&document, policy)?;
+            let info = &outcome["mallinfo"];
+            let names = ["arena", "ordblks", "smblks", "fordblks", "keepcost"];
+            let modelled = names.iter().map(|name| number(info, name)).collect::<Result<Vec<u64>>>()?;
+            ensure!(modelled == real, "{policy}, seed {seed}: mallinfo {modelled:?} instead of {real:?}");
+            let footprint = [number(outcome, "peak_footprint_bytes")?, number(outcome, "final_footprint_bytes")?];
+            ensure!(footprint[..] == obtained[..], "{policy}, seed {seed}: {footprint:?} instead of {obtained:?}");
+        }
+    }
+    Ok(())
+}
+
+fn threads() -> Result<()> {
+    Backend::Ebpf.require()?;
+    let dir = place::scratch()?;
+    for (threads, crossing) in [("2", "0"), ("4", "0"), ("4", "1")] {
+        let recording = dir.path().join(format!("{threads}-{crossing}"));
+        let mut program = Command::new(place::program("threads")?);
+        let (ended, _) = traced(Backend::Ebpf, &recording, program.args([threads, "6000", crossing]))?;
+        ensure!(ended.code() == 0, "status {}: {}", ended.code(), ended.stderr);
+        let document = model(&recording, &["--policy", "ptmalloc"])?;
+        if crossing == "0" {
+            all_foretold("threads", &document, 10_000)?;
+        } else {
+            let share = outcome(&document, "ptmalloc")?["agreement"].as_f64().context("no agreement")?;
+            eprintln!("{threads} threads with frees across: {share}");
+            ensure!(share >= 0.9, "only {share} with frees across threads");
+        }
+    }
+    Ok(())
+}
+
+/// What is foretold for other settings is what the programs take when they are really run so.
+fn settings() -> Result<()> {
+    Backend::Ebpf.require()?;
+    let dir = place::scratch()?;
+    let programs: [(&str, &[&str]); 3] =
+        [("mix", &["1", "30000"]), ("mix", &["7", "30000"]), ("threads", &["4", "20000", "0"])];
+    for (at, (name, words)) in programs.into_iter().enumerate() {
+        let recording = dir.path().join(at.to_string());
+        traced(Backend::Ebpf, &recording, Command::new(place::program(name)?).args(words))?.0.success()?;
+        let document = model(&recording, &[])?;
+        let mut compared = 0;
+        for outcome in document["policies"].as_array().context("no policies")? {
+            let Some((variable, value)) = outcome["environment"].as_str().and_then(|set| set.split_once('=')) else {
+                continue;
+            };
+            let mut program = Command::new(place::program(name)?);
+            let really = process::run(program.args(words).env(variable, value))?.success()?.text();
+            let real = printed(&really, "obtained ")?[0];
+            let foretold = number(outcome, "peak_footprint_bytes")?;
+            eprintln!("{name} {words:?} {variable}={value}: {foretold} foretold, {real} taken");
+            ensure!(foretold.abs_diff(real) * 20 <= real, "{name} {variable}={value}: {foretold}, in truth {real}");
+            compared += 1;
+        }
+        ensure!(compared >= 7, "only {compared} settings compared");
+    }
+    Ok(())
+}
+
+fn reports() -> Result<()> {
+    Backend::Ebpf.require()?;
+    let dir = place::scratch()?;
+    let recording = dir.path().join("mix");
+    let mut mix = Command::new(place::program("mix")?);
+    let (_, report) = traced(Backend::Ebpf, &recording, mix.args(["4", "3000"]))?;
+    let process = report.processes("mix").into_iter().next().context("no process")?;
+    ensure!(process["allocator"]["model_agreement"] == 1.0, "{}", process["allocator"]);
+    let text = process::run(memfrag(&["report"])?.arg(&recording))?.success()?.text();
+    ensure!(text.contains("100 % of the addresses that glibc gave were foretold"), "{text}");
+    let text = process::run(memfrag(&["model"])?.arg(&recording))?.success()?.text();
+    ensure!(text.contains("100 %") && text.contains("MALLOC_ARENA_MAX=1"), "{text}");
+    Ok(())
+}
+
+fn bad_questions() -> Result<()> {
+    let dir = place::scratch()?;
+    let none = dir.path().join("none");
+    fs::write(&none, "this is a text\n")?;
+    let ended = process::run(memfrag(&["model"])?.arg(&none))?;
+    explains(&ended, OWN_FAILURE, &[&["not a memfrag recording"]])?;
+    let ended = process::run(memfrag(&["model", "--policy", "worst-fit"])?.arg(&none))?;
+    explains(&ended, OWN_FAILURE, &[&["no policy is called worst-fit"], &["ptmalloc"]])?;
+
+    Backend::Ebpf.require()?;
+    let recording = dir.path().join("redis.mfrag");
+    let redis = Redis::new(dir.path())?;
+    let mut server = Running::start(&mut trace(Backend::Ebpf, &recording, &redis.server()?)?)?;
+    redis.ready(&mut server)?;
+    redis.shutdown()?;
+    server.wait(process::LIMIT)?;
+    let ended = process::run(memfrag(&["model"])?.arg(&recording))?;
+    explains(&ended, OWN_FAILURE, &[&["jemalloc"], &["glibc"]])?;
+    let ended = process::run(memfrag(&["model", "--pid", "1"])?.arg(&recording))?;
+    explains(&ended, OWN_FAILURE, &[&["no process 1"]])?;
+    Ok(())
+}
+
+/// Damage takes events; the model notices at once, and goes on with what is there.
+fn damaged_recordings() -> Result<()> {
+    Backend::Ebpf.require()?;
+    let dir = place::scratch()?;
+    let recording = dir.path().join("mix");
+    let mut mix = Command::new(place::program("mix")?);
+    traced(Backend::Ebpf, &recording, mix.args(["5", "120000"]))?.0.success()?;
+    all_foretold("mix", &model(&recording, &["--policy", "ptmalloc"])?, 50_000)?;
+    let mut bytes = fs::read(&recording)?;
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 16].iter_mut().for_each(|byte| *byte ^= 0x5a);
+    fs::write(&recording, bytes)?;
+    let report = Report::of(&recording)?;
+    ensure!(report.number("/events/lost")? > 0, "the damage was not noticed");
+    let document = model(&recording, &["--policy", "ptmalloc"])?;
+    let share = outcome(&document, "ptmalloc")?["agreement"].as_f64().context("no agreement")?;
+    eprintln!("with a part missing: {share}");
+    ensure!(share > 0.5 && share < 1.0, "agreement {share} with a part missing");
+    Ok(())
+}
