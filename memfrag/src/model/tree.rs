@@ -82,6 +82,8 @@ impl Models {
         for (number, event) in events.iter().enumerate() {
             match event.op {
                 Op::Fork { flags, .. } if flags & CLONE_THREAD != 0 => continue,
+                // The first thread ends with its process, whose memory the kernel takes as it is: nothing is freed.
+                Op::ThreadExit if event.tid == event.pid => continue,
                 Op::Fork { child, flags } => {
                     self.fork(event, child, flags);
                     last = None;

@@ -200,7 +200,9 @@ fn events_of(steps: &[(u32, Step)], version: Version) -> (Vec<Event>, Ptmalloc) 
 fn observe(events: &[Event], version: Version) -> ModelHeap {
     let model = Ptmalloc::observing(version, Tunables::default()).expect("known");
     let mut heap = ModelHeap::new(vec![Box::new(model)]);
-    events.iter().for_each(|event| heap.apply(event));
+    for event in events {
+        heap.apply(event);
+    }
     heap
 }
 
@@ -263,6 +265,8 @@ proptest! {
         observe(&events, Version { major: 2, minor });
         let model = Ptmalloc::free_running("free".to_owned(), V36, Tunables::default()).expect("known");
         let mut heap = ModelHeap::new(vec![Box::new(model)]);
-        events.iter().for_each(|event| heap.apply(event));
+        for event in &events {
+            heap.apply(event);
+        }
     }
 }
