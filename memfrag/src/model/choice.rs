@@ -1,5 +1,6 @@
 //! Policies by name, as they are asked for.
 
+use super::classic::{CLASSICS, Classic};
 use super::policy::Policy;
 use super::ptmalloc::{Ptmalloc, Tunables};
 use crate::glibc::Version;
@@ -24,10 +25,17 @@ pub struct Choice {
     pub environment: Option<&'static str>,
     /// What that changes.
     change: Option<fn(&mut Tunables)>,
+    /// The policy that it is, when it is none of glibc's.
+    classic: Option<&'static Classic>,
 }
 
 const fn tunable(name: &'static str, environment: &'static str, change: fn(&mut Tunables)) -> Choice {
-    Choice { name, about: "glibc with a setting", environment: Some(environment), change: Some(change) }
+    Choice { name, about: "glibc with a setting", environment: Some(environment), change: Some(change), classic: None }
+}
+
+const fn classic(at: usize) -> Choice {
+    let classic = &CLASSICS[at];
+    Choice { name: classic.name, about: classic.about, environment: None, change: None, classic: Some(classic) }
 }
 
 const fn fixed(tunables: &mut Tunables) -> &mut Tunables {
@@ -38,12 +46,19 @@ const fn fixed(tunables: &mut Tunables) -> &mut Tunables {
 
 /// All of them.
 pub const CHOICES: &[Choice] = &[
-    Choice { name: "ptmalloc", about: "glibc, held to the observed addresses", environment: None, change: None },
+    Choice {
+        name: "ptmalloc",
+        about: "glibc, held to the observed addresses",
+        environment: None,
+        change: None,
+        classic: None,
+    },
     Choice {
         name: "default",
         about: "glibc by itself, as it is set by default",
         environment: None,
         change: Some(|_| ()),
+        classic: None,
     },
     tunable("arena-max-1", "MALLOC_ARENA_MAX=1", |tunables| tunables.arena_max = Some(1)),
     tunable("arena-max-2", "MALLOC_ARENA_MAX=2", |tunables| tunables.arena_max = Some(2)),
@@ -53,6 +68,13 @@ pub const CHOICES: &[Choice] = &[
     tunable("mmap-4m", "MALLOC_MMAP_THRESHOLD_=4194304", |tunables| fixed(tunables).mmap_threshold = 4 << 20),
     tunable("trim-64k", "MALLOC_TRIM_THRESHOLD_=65536", |tunables| fixed(tunables).trim_threshold = 64 << 10),
     tunable("trim-64m", "MALLOC_TRIM_THRESHOLD_=67108864", |tunables| fixed(tunables).trim_threshold = 64 << 20),
+    classic(0),
+    classic(1),
+    classic(2),
+    classic(3),
+    classic(4),
+    classic(5),
+    classic(6),
 ];
 
 impl Choice {
@@ -63,6 +85,9 @@ impl Choice {
 
     /// The policy; `None` when the version of glibc is not known.
     pub fn make(&self, setting: &Setting) -> Option<Box<dyn Policy>> {
+        if let Some(classic) = self.classic {
+            return Some(classic.make());
+        }
         let mut tunables = Tunables { arena_max: Some(setting.arena_max), ..Tunables::default() };
         let policy = match self.change {
             None => Ptmalloc::observing(setting.version, tunables),
