@@ -306,7 +306,12 @@ impl<S: Steps> Plan<S> {
             }
             Fact::Gap(lost) => self.planned.lost = self.planned.lost.saturating_add(lost),
             Fact::Layout(layout) if self.planned.calls == 0 => self.begin_with(layout),
-            Fact::Failed(_) | Fact::Brk(_) | Fact::Mapped { .. } | Fact::Unmapped { .. } | Fact::Layout(_) => {}
+            Fact::Failed(_)
+            | Fact::Forked { .. }
+            | Fact::Brk(_)
+            | Fact::Mapped { .. }
+            | Fact::Unmapped { .. }
+            | Fact::Layout(_) => {}
         }
     }
 
