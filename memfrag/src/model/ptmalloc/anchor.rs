@@ -6,12 +6,11 @@
 
 use super::chunks::{Id, NONE, State};
 use super::serve::cache_bin;
-use super::state::{NO_ARENA, Piece, Space};
+use super::state::{NO_ARENA, Space};
+use super::system::USER_END;
 use crate::glibc::layout::{HEADER, HEAP_MAX, MIN_CHUNK};
 use crate::target::residency::PAGE;
 
-/// Where the addresses of programs end.
-const USER_END: u64 = 1 << 47;
 /// As far behind the top of the main arena an address is believed to be the arena's.
 const REACH: u64 = 1 << 30;
 
@@ -64,14 +63,10 @@ impl Space {
         true
     }
 
-    /// Takes back a chunk that was foretold and is not so.
-    fn give_back(&mut self, thread: usize, id: Id) {
+    /// Takes back a chunk that is in use, whatever it is.
+    pub(super) fn give_back(&mut self, thread: usize, id: Id) {
         match self.chunks[id].state {
-            State::Mapped => {
-                self.mapped_bytes = self.mapped_bytes.saturating_sub(self.chunks[id].size + self.lead(id));
-                self.mapped_count = self.mapped_count.saturating_sub(1);
-                self.chunks.remove(id);
-            }
+            State::Mapped => self.end_mapped(id),
             _ => self.free_chunk(thread, id),
         }
     }
@@ -81,7 +76,10 @@ impl Space {
         let Some(found) = self.chunks.find(want) else { return self.extend(want, size) };
         let arena = self.chunks[found].arena;
         let lead = want - self.chunks[found].addr;
-        if arena == NO_ARENA || (lead > 0 && lead < MIN_CHUNK) || self.chunks[found].state == State::Fence {
+        if self.chunks[found].state == State::Mapped && self.makes_room(want..want + 1) {
+            return self.extend(want, size);
+        }
+        if (lead > 0 && lead < MIN_CHUNK) || self.chunks[found].state == State::Fence {
             self.tally.impossible += 1;
             return None;
         }
@@ -96,29 +94,21 @@ impl Space {
                 self.merge(arena, found, true);
             }
         }
-        while self.chunks[id].size < size {
+        while self.chunks[id].size < size && !was_top {
             let after = self.chunks[id].after;
-            if after == NONE && was_top {
-                let more = (size + MIN_CHUNK - self.chunks[id].size).next_multiple_of(PAGE);
-                self.chunks[id].size += more;
-                self.arenas[usize::from(arena)].system += more;
-                break;
-            }
             if after == NONE || self.chunks[after].state == State::Fence {
                 self.tally.impossible += 1;
                 self.free_merged(id);
                 return None;
             }
-            was_top |= self.take_out(after);
+            was_top = self.take_out(after);
             self.chunks.absorb(id);
         }
         if was_top {
-            let need = size + MIN_CHUNK;
-            if self.chunks[id].size < need {
-                let more = (need - self.chunks[id].size).next_multiple_of(PAGE);
-                self.chunks[id].size += more;
-                self.arenas[usize::from(arena)].system += more;
-                self.obtained();
+            let lacking = (size + MIN_CHUNK).saturating_sub(self.chunks[id].size);
+            if lacking > 0 && !self.lengthen(arena, id, lacking.next_multiple_of(PAGE)) {
+                self.put_top(arena, id);
+                return None;
             }
             let top = self.chunks.split(id, size);
             self.chunks[top].state = State::Top;
@@ -129,6 +119,19 @@ impl Space {
         }
         (self.chunks[id].state, self.chunks[id].newer) = (State::Used, NONE);
         Some(id)
+    }
+
+    /// Makes the last chunk of an arena its top again.
+    fn put_top(&mut self, arena: u16, last: Id) {
+        let before = self.chunks[last].before;
+        let mut top = last;
+        if before != NONE && self.chunks[before].state == State::Free {
+            self.arenas[usize::from(arena)].bins.remove(&mut self.chunks, before);
+            self.chunks.absorb(before);
+            top = before;
+        }
+        self.chunks[top].state = State::Top;
+        self.arenas[usize::from(arena)].top = top;
     }
 
     /// Takes a chunk out of the list that it is in, or away from who has it. True when it was the top.
@@ -157,7 +160,7 @@ impl Space {
     }
 
     /// A block whose memory was given out anew is nobody's any more.
-    fn disown(&mut self, id: Id) {
+    pub(super) fn disown(&mut self, id: Id) {
         for thread in &mut self.threads {
             thread.cache.take_if(|cache| cache.chunk == id);
         }
@@ -172,11 +175,7 @@ impl Space {
         let top = self.arenas[0].top;
         let end = if top == NONE { 0 } else { self.chunks[top].end() };
         if top != NONE && want >= end && want - end < REACH && self.break_at.is_none_or(|told| want < told) {
-            let more = (want + size + MIN_CHUNK - end).next_multiple_of(PAGE);
-            self.chunks[top].size += more;
-            self.arenas[0].system += more;
-            self.obtained();
-            return self.carve(want, size);
+            return self.carve_behind(0, want, size);
         }
         let base = want & !(HEAP_MAX - 1);
         if let Some(&arena) = self.by_piece.get(&base) {
@@ -184,32 +183,28 @@ impl Space {
             let top = self.arenas[usize::from(arena)].top;
             let is_newest = self.arenas[usize::from(arena)].pieces.last().is_some_and(|piece| piece.base == base);
             if is_newest && top != NONE && want >= self.chunks[top].end() {
-                let more = (want + size + MIN_CHUNK - self.chunks[top].end()).next_multiple_of(PAGE);
-                self.chunks[top].size += more;
-                self.arenas[usize::from(arena)].system += more;
-                if let Some(Piece { size, .. }) = self.arenas[usize::from(arena)].pieces.last_mut() {
-                    *size += more;
-                }
-                self.obtained();
-                return self.carve(want, size);
+                return self.carve_behind(arena, want, size);
             }
             self.tally.impossible += 1;
             return None;
         }
         if want.is_multiple_of(PAGE) && size >= self.tunables.mmap_threshold.min(PAGE) {
-            let bytes = (size + 8).next_multiple_of(PAGE);
-            self.mapped_bytes += bytes;
-            self.mapped_count += 1;
-            self.obtained();
-            return Some(self.chunks.add(want, bytes, NO_ARENA, State::Mapped));
+            return self.begin_mapped(want, (size + 8).next_multiple_of(PAGE));
         }
         // A heap of an arena that is new.
         let arena = self.new_arena(size)?;
-        let top = self.arenas[usize::from(arena)].top;
-        if want < self.chunks[top].addr {
+        let top = self.chunks[self.arenas[usize::from(arena)].top];
+        if want < top.addr {
             self.tally.impossible += 1;
             return None;
         }
-        self.carve(want, size)
+        if want < top.end() { self.carve(want, size) } else { self.carve_behind(arena, want, size) }
+    }
+
+    /// Makes a chunk at an address behind the top of an arena, which was longer in truth.
+    fn carve_behind(&mut self, arena: u16, want: u64, size: u64) -> Option<Id> {
+        let top = self.arenas[usize::from(arena)].top;
+        let more = (want + size + MIN_CHUNK - self.chunks[top].end()).next_multiple_of(PAGE);
+        if self.lengthen(arena, top, more) { self.carve(want, size) } else { None }
     }
 }

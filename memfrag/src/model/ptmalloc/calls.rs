@@ -2,7 +2,7 @@
 
 use super::chunks::{Id, NONE, State};
 use super::serve::cache_bin;
-use super::state::{CACHE_BINS, Cache, Space};
+use super::state::{CACHE_BINS, Cache, NO_ARENA, Space};
 use crate::glibc::layout::{HEADER, HEAP_MAX, MIN_CHUNK, chunk_bytes};
 use crate::target::residency::PAGE;
 
@@ -122,8 +122,8 @@ impl Space {
             let lead = begin - self.chunks[id].addr;
             if self.chunks[id].state == State::Mapped {
                 let rest = self.chunks[id].size - lead;
-                self.chunks.remove(id);
-                let id = self.chunks.add(begin, rest, super::state::NO_ARENA, State::Mapped);
+                self.chunks.end(id);
+                let id = self.chunks.begin(begin, rest, NO_ARENA, State::Mapped);
                 self.chunks[id].older = (lead / 16) as Id;
                 return Some(id);
             }
@@ -175,8 +175,7 @@ impl Space {
             }
         }
         if mapped {
-            self.remap_chunk(id, size);
-            return Some(id);
+            return self.remap_chunk(id, size);
         }
         if self.rules.cache_begun_by_free {
             self.begin_cache(thread);
@@ -233,7 +232,7 @@ impl Space {
                     self.free_to_arena(thread, id);
                 }
             }
-            self.free_to_arena(thread, cache.chunk);
+            self.give_back(thread, cache.chunk);
         }
         if let Some(at) = self.threads[thread].arena.take() {
             let arena = &mut self.arenas[usize::from(at)];

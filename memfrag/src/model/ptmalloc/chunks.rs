@@ -2,6 +2,8 @@
 
 use crate::heap::BuildWordHasher;
 use hashbrown::HashMap;
+use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// A chunk's number.
 pub(super) type Id = u32;
@@ -10,8 +12,6 @@ pub(super) const NONE: Id = u32::MAX;
 
 /// Pages whose chunks are found by one table.
 const TABLE_PAGES: u64 = 64;
-/// Tables looked at, downwards, for the chunk that an address lies in: so large may a chunk be.
-const TABLES_BACK: u64 = 1 << 14;
 const PAGE_SHIFT: u32 = 12;
 
 /// What a chunk is.
@@ -61,13 +61,22 @@ impl Chunk {
     }
 }
 
-/// All chunks.
+/// A piece of memory: where it ends, and the chunk with which it begins.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    end: u64,
+    first: Id,
+}
+
+/// All chunks. They lie in pieces of memory, of which no two overlap; in a piece one chunk follows the other without gaps.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Chunks {
     all: Vec<Chunk>,
     unused: Vec<Id>,
     /// For each page one of the chunks that begin there.
     tables: HashMap<u64, Box<[Id]>, BuildWordHasher>,
+    /// The pieces by their beginning.
+    pieces: BTreeMap<u64, Piece>,
 }
 
 impl std::ops::Index<Id> for Chunks {
@@ -91,8 +100,40 @@ impl Chunks {
         (0..).zip(&self.all).filter(|(_, chunk)| chunk.state != State::Gone)
     }
 
+    /// Begins a piece with one chunk. No other piece may lie there.
+    pub(super) fn begin(&mut self, addr: u64, size: u64, arena: u16, state: State) -> Id {
+        debug_assert!(self.overlapping(addr..addr + size).is_none(), "two pieces at {addr:x}");
+        let first = self.add(addr, size, arena, state);
+        self.pieces.insert(addr, Piece { end: addr + size, first });
+        first
+    }
+
+    /// Ends the piece of a chunk that is alone in it.
+    pub(super) fn end(&mut self, id: Id) {
+        debug_assert_eq!((self[id].before, self[id].after), (NONE, NONE));
+        let addr = self[id].addr;
+        self.pieces.remove(&addr);
+        self.remove(id);
+    }
+
+    /// Gives the last chunk of a piece another size. No other piece may lie there.
+    pub(super) fn resize(&mut self, id: Id, size: u64) {
+        let addr = self[id].addr;
+        debug_assert_eq!(self[id].after, NONE);
+        if let Some((_, piece)) = self.pieces.range_mut(..=addr).next_back() {
+            piece.end = addr + size;
+        }
+        self[id].size = size;
+    }
+
+    /// The first chunk of the highest piece that has a part of a range.
+    pub(super) fn overlapping(&self, range: Range<u64>) -> Option<Id> {
+        let (_, piece) = self.pieces.range(..range.end).next_back()?;
+        (piece.end > range.start).then_some(piece.first)
+    }
+
     /// A new chunk without neighbours.
-    pub(super) fn add(&mut self, addr: u64, size: u64, arena: u16, state: State) -> Id {
+    fn add(&mut self, addr: u64, size: u64, arena: u16, state: State) -> Id {
         let chunk = Chunk { addr, size, before: NONE, after: NONE, newer: NONE, older: NONE, arena, state, bin: 0 };
         let id = if let Some(id) = self.unused.pop() {
             self.all[id as usize] = chunk;
@@ -116,7 +157,7 @@ impl Chunks {
     }
 
     /// Takes a chunk out of memory: its neighbours become each other's.
-    pub(super) fn remove(&mut self, id: Id) {
+    fn remove(&mut self, id: Id) {
         let Chunk { addr, before, after, .. } = self[id];
         if before != NONE {
             self[before].after = after;
@@ -156,24 +197,28 @@ impl Chunks {
 
     /// The chunk in which an address lies.
     pub(super) fn find(&self, addr: u64) -> Option<Id> {
-        let page = addr >> PAGE_SHIFT;
-        let first = page / TABLE_PAGES;
-        for number in (first.saturating_sub(TABLES_BACK)..=first).rev() {
-            let Some(table) = self.tables.get(&number) else { continue };
-            let last = if number == first { page % TABLE_PAGES } else { TABLE_PAGES - 1 };
-            for &begun in table[..=last as usize].iter().rev().filter(|&&id| id != NONE) {
-                let mut id = begun;
-                while id != NONE && self[id].addr > addr {
-                    id = self[id].before;
-                }
-                while id != NONE && self[id].end() <= addr {
-                    id = Some(self[id].after).filter(|&after| after == NONE || self[after].addr <= addr)?;
-                }
-                if id != NONE {
-                    return Some(id);
-                }
-            }
+        let (&start, piece) = self.pieces.range(..=addr).next_back().filter(|(_, piece)| addr < piece.end)?;
+        let mut id = self.begun_near(addr, start..piece.end).unwrap_or(piece.first);
+        while self[id].addr > addr {
+            id = self[id].before;
         }
-        None
+        while self[id].end() <= addr {
+            id = self[id].after;
+        }
+        Some(id)
+    }
+
+    /// One of the chunks of a piece that begin on an address's page or on the nearest one before.
+    fn begun_near(&self, addr: u64, piece: Range<u64>) -> Option<Id> {
+        let (first, last) = (piece.start >> PAGE_SHIFT, addr >> PAGE_SHIFT);
+        // Where two pieces share a page, its entry may be of the other one.
+        let is_of_piece = |id: &&Id| **id != NONE && piece.contains(&self[**id].addr);
+        let in_table = |number: u64| {
+            let table = self.tables.get(&number)?;
+            let pages = number * TABLE_PAGES..(number + 1) * TABLE_PAGES;
+            let pages = first.max(pages.start) - pages.start..=last.min(pages.end - 1) - pages.start;
+            table[*pages.start() as usize..=*pages.end() as usize].iter().rev().find(is_of_piece).copied()
+        };
+        (first / TABLE_PAGES..=last / TABLE_PAGES).rev().find_map(in_table)
     }
 }

@@ -175,6 +175,17 @@ impl Ptmalloc {
     fn chunk_of(&self, block: BlockId) -> Option<Id> {
         self.space.blocks.get(block.index()).copied().filter(|&id| id != NONE)
     }
+
+    /// Frees a block at an address of which the stream does not tell how it came to be.
+    fn free_unowned(&mut self, thread: usize, addr: u64) -> bool {
+        let found = self.space.unowned(addr);
+        if let Some(id) = found {
+            // It may be what was taken for a thread's cache.
+            self.space.disown(id);
+            self.space.free(thread, id);
+        }
+        found.is_some()
+    }
 }
 
 impl Policy for Ptmalloc {
@@ -234,14 +245,12 @@ impl Policy for Ptmalloc {
             Fact::Mapped { addr, size, is_file: false } if self.space.invented.is_none() => {
                 self.space.threads[thread].mapped = Some((addr, size));
             }
-            Fact::UnknownFree(addr) => match self.space.unowned(addr) {
-                Some(id) => self.space.free(thread, id),
-                None => self.space.tally.impossible += 1,
-            },
+            Fact::UnknownFree(addr) => {
+                let is_known = self.free_unowned(thread, addr);
+                self.space.tally.impossible += u64::from(!is_known);
+            }
             Fact::UnknownRealloc(addr) => {
-                if let Some(id) = self.space.unowned(addr) {
-                    self.space.free(thread, id);
-                }
+                self.free_unowned(thread, addr);
             }
             _ => {}
         }

@@ -1,7 +1,7 @@
 //! Beginning with a heap that was read from memory, as a trace of a running process does.
 
 use super::chunks::{NONE, State};
-use super::state::{Arena, NO_ARENA, Piece, Space};
+use super::state::{Arena, Piece, Space};
 use crate::glibc::layout::HEAP_MAX;
 use crate::glibc::{ChunkKind, Layout};
 
@@ -32,14 +32,19 @@ impl Space {
                     self.by_piece.insert(base, at);
                     self.arenas[index].pieces.push(Piece { base, size: segment.range.end.saturating_sub(base) });
                 }
-                let mut before = NONE;
-                for (addr, chunk) in segment.iter() {
-                    let id = self.chunks.add(addr, chunk.bytes(), at, State::Used);
-                    self.chunks[id].before = before;
-                    if before != NONE {
-                        self.chunks[before].after = id;
+                let Some((first, _)) = segment.iter().next() else { continue };
+                let Some(bytes) = segment.iter().map(|(_, chunk)| chunk.bytes()).try_fold(0, u64::checked_add) else {
+                    continue;
+                };
+                if !self.makes_room(first..first.saturating_add(bytes)) {
+                    continue;
+                }
+                let mut rest = self.chunks.begin(first, bytes, at, State::Used);
+                for (_, chunk) in segment.iter() {
+                    let id = rest;
+                    if chunk.bytes() < self.chunks[id].size {
+                        rest = self.chunks.split(id, chunk.bytes());
                     }
-                    before = id;
                     match chunk.kind() {
                         ChunkKind::Used | ChunkKind::TcacheTable | ChunkKind::Tcache => {}
                         ChunkKind::Fastbin => {
@@ -67,9 +72,7 @@ impl Space {
             }
         }
         for chunk in &layout.mapped {
-            self.chunks.add(chunk.address, chunk.bytes, NO_ARENA, State::Mapped);
-            self.mapped_bytes += chunk.bytes;
-            self.mapped_count += 1;
+            self.begin_mapped(chunk.address, chunk.bytes);
         }
         self.obtained();
     }

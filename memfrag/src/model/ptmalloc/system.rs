@@ -1,9 +1,10 @@
 //! What an arena obtains from the system and gives back: the heap segment, heaps, chunks mapped by themselves.
 
 use super::chunks::{Id, NONE, State};
-use super::state::{Arena, Piece, Space};
+use super::state::{Arena, NO_ARENA, Piece, Space};
 use crate::glibc::layout::{HEADER, HEAP_MAX, MIN_CHUNK};
 use crate::target::residency::PAGE;
+use std::ops::Range;
 
 /// Mapped chunks there may be.
 const MAX_MAPPED: u64 = 65536;
@@ -19,6 +20,9 @@ const SEGMENT_MAX: u64 = 1 << 44;
 const MAX_ARENAS: usize = 4096;
 /// Where the heap segment begins, where that is invented.
 const INVENTED_BREAK: u64 = 0x5555_5555_9000;
+
+/// Beyond all addresses of programs.
+pub(super) const USER_END: u64 = 1 << 47;
 
 const fn pages_up(bytes: u64) -> u64 {
     bytes.saturating_add(PAGE - 1) & !(PAGE - 1)
@@ -55,8 +59,11 @@ impl Space {
             } else {
                 self.observed & !(PAGE - 1)
             });
-            let top = self.chunks.add(start.next_multiple_of(16), more, 0, State::Top);
-            self.arenas[0].top = top;
+            let start = start.next_multiple_of(16);
+            if !self.makes_room(start..start + more) {
+                return false;
+            }
+            self.arenas[0].top = self.chunks.begin(start, more, 0, State::Top);
             self.arenas[0].system = more;
             return true;
         }
@@ -66,16 +73,56 @@ impl Space {
             && told > end + more
         {
             // Somebody else has moved the end as well: what lies between is theirs.
-            self.retire_top(0, 32);
             let start = (told - more).next_multiple_of(16);
-            let top = self.chunks.add(start, told - start, 0, State::Top);
-            self.arenas[0].top = top;
+            if !self.makes_room(start..told) {
+                return false;
+            }
+            self.retire_top(0, 32);
+            self.arenas[0].top = self.chunks.begin(start, told - start, 0, State::Top);
             self.arenas[0].system += told - end;
             return true;
         }
-        self.chunks[top].size += more;
-        self.arenas[0].system += more;
+        self.lengthen(0, top, more)
+    }
+
+    /// Adds bytes to the last chunk of an arena's newest memory. False when something else lies there.
+    pub(super) fn lengthen(&mut self, at: u16, last: Id, more: u64) -> bool {
+        let (end, size) = (self.chunks[last].end(), self.chunks[last].size);
+        if !self.makes_room(end..end.saturating_add(more)) {
+            return false;
+        }
+        self.chunks.resize(last, size + more);
+        let arena = &mut self.arenas[usize::from(at)];
+        arena.system += more;
+        if let Some(piece) = arena.pieces.last_mut() {
+            piece.size += more;
+        }
+        self.obtained();
         true
+    }
+
+    /// Sees to it that nothing lies in a range. What was mapped by itself there is gone, though the stream does not tell
+    /// it; false when something of an arena is there, or addresses end before.
+    pub(super) fn makes_room(&mut self, range: Range<u64>) -> bool {
+        while let Some(first) = self.chunks.overlapping(range.clone()) {
+            if self.chunks[first].state != State::Mapped {
+                self.tally.impossible += 1;
+                return false;
+            }
+            self.tally.inferred_frees += 1;
+            self.disown(first);
+            self.end_mapped(first);
+        }
+        range.end <= USER_END
+    }
+
+    /// Unmaps a chunk that was mapped by itself.
+    pub(super) fn end_mapped(&mut self, id: Id) {
+        // An aligned block's mapping begins before its chunk.
+        self.mapped_bytes = self.mapped_bytes.saturating_sub(self.chunks[id].size + self.lead(id));
+        self.mapped_count = self.mapped_count.saturating_sub(1);
+        self.chunks.end(id);
+        self.obtained();
     }
 
     /// Makes the old top of an arena a free chunk with a fencepost behind it.
@@ -99,22 +146,19 @@ impl Space {
         let more = pages_up((MIN_CHUNK + size).saturating_sub(top_size));
         if piece.size + more <= HEAP_MAX {
             let top = self.arenas[arena].top;
-            self.chunks[top].size += more;
-            self.arenas[arena].system += more;
-            if let Some(piece) = self.arenas[arena].pieces.last_mut() {
-                piece.size += more;
-            }
-            return true;
+            return self.lengthen(at, top, more);
         }
         let header = self.rules.heap_header;
         let Some(size) = self.piece_size(size + MIN_CHUNK + header) else { return false };
         let Some(base) = self.piece_base() else { return false };
+        if !self.makes_room(base..base + size) {
+            return false;
+        }
         self.arenas[arena].pieces.push(Piece { base, size });
         self.arenas[arena].system += size;
         self.by_piece.insert(base, at);
         let before = self.arenas[arena].top;
-        let top = self.chunks.add(base + header, size - header, at, State::Top);
-        self.arenas[arena].top = top;
+        self.arenas[arena].top = self.chunks.begin(base + header, size - header, at, State::Top);
         // The old top is freed with the new one in place.
         let keep = self.chunks[before].size.saturating_sub(MIN_CHUNK) & !15;
         self.chunks[before].state = State::Used;
@@ -155,9 +199,12 @@ impl Space {
         let header = self.rules.heap_header + self.rules.arena_bytes + 16;
         let bytes = self.piece_size(size + header).or_else(|| self.piece_size(header))?;
         let base = self.piece_base().filter(|_| self.arenas.len() < MAX_ARENAS)?;
+        if !self.makes_room(base..base + bytes) {
+            return None;
+        }
         let at = self.arenas.len() as u16;
         let first = (base + self.rules.heap_header + self.rules.arena_bytes).next_multiple_of(16);
-        let top = self.chunks.add(first, base + bytes - first, at, State::Top);
+        let top = self.chunks.begin(first, base + bytes - first, at, State::Top);
         let mut arena = Arena::new();
         arena.top = top;
         arena.system = bytes;
@@ -182,10 +229,18 @@ impl Space {
                 _ => self.observed.saturating_sub(HEADER) & !(PAGE - 1),
             },
         };
+        self.begin_mapped(addr, bytes)
+    }
+
+    /// Maps a chunk by itself at an address; `None` when that cannot be.
+    pub(super) fn begin_mapped(&mut self, addr: u64, bytes: u64) -> Option<Id> {
+        if !self.makes_room(addr..addr.checked_add(bytes)?) {
+            return None;
+        }
         self.mapped_bytes += bytes;
         self.mapped_count += 1;
         self.obtained();
-        Some(self.chunks.add(addr, bytes, super::state::NO_ARENA, State::Mapped))
+        Some(self.chunks.begin(addr, bytes, NO_ARENA, State::Mapped))
     }
 
     /// Frees a chunk that was mapped by itself.
@@ -195,11 +250,7 @@ impl Space {
             self.tunables.mmap_threshold = size;
             self.tunables.trim_threshold = 2 * size;
         }
-        // An aligned block's mapping begins before its chunk.
-        self.mapped_bytes = self.mapped_bytes.saturating_sub(size + self.lead(id));
-        self.mapped_count = self.mapped_count.saturating_sub(1);
-        self.chunks.remove(id);
-        self.obtained();
+        self.end_mapped(id);
     }
 
     /// Bytes of a mapping before its chunk.
@@ -221,7 +272,7 @@ impl Space {
             return;
         }
         let extra = (spare - self.tunables.top_pad) & !(PAGE - 1);
-        self.chunks[top].size -= extra;
+        self.chunks.resize(top, size - extra);
         self.arenas[arena].system = self.arenas[arena].system.saturating_sub(extra);
         if let Some(piece) = self.arenas[arena].pieces.last_mut() {
             piece.size = piece.size.saturating_sub(extra);
@@ -236,11 +287,15 @@ impl Space {
         let number = usize::from(at);
         while let [.., previous, last] = self.arenas[number].pieces[..] {
             let top = self.arenas[number].top;
-            if top == NONE || self.chunks[top].addr != last.base + self.rules.heap_header {
+            let is_alone = |top: Id| self.chunks[top].addr == last.base + self.rules.heap_header;
+            if top == NONE || !is_alone(top) || self.chunks[top].before != NONE {
                 return;
             }
             // The fencepost at the end of the heap before, and what is free before it.
             let Some(fence) = self.chunks.find((previous.base + previous.size).saturating_sub(1)) else { return };
+            if self.chunks[fence].state != State::Fence || self.chunks[fence].after != NONE {
+                return;
+            }
             let gap = self.chunks[fence].before;
             let joins = gap != NONE && self.chunks[gap].state == State::Free;
             let gained = self.chunks[fence].size + if joins { self.chunks[gap].size } else { 0 };
@@ -250,7 +305,7 @@ impl Space {
             self.arenas[number].system = self.arenas[number].system.saturating_sub(last.size);
             self.arenas[number].pieces.pop();
             self.by_piece.remove(&last.base);
-            self.chunks.remove(top);
+            self.chunks.end(top);
             let mut top = fence;
             if joins {
                 self.arenas[number].bins.remove(&mut self.chunks, gap);
@@ -263,15 +318,14 @@ impl Space {
         }
     }
 
-    /// Resizes a chunk that was mapped by itself; its new address, `None` when another block is needed.
-    pub(super) fn remap_chunk(&mut self, id: Id, size: u64) {
+    /// Resizes a chunk that was mapped by itself, which may move it; `None` when it cannot be where it is said to be.
+    pub(super) fn remap_chunk(&mut self, id: Id, size: u64) -> Option<Id> {
         let lead = self.lead(id);
         let bytes = pages_up(size + lead + 8);
         let before = self.chunks[id].size + lead;
         if bytes == before {
-            return;
+            return Some(id);
         }
-        self.mapped_bytes = (self.mapped_bytes + bytes).saturating_sub(before);
         let addr = match &mut self.invented {
             // Moved, as the system does where there is no room behind.
             Some(next) if bytes > before => match next.checked_sub(bytes).filter(|&next| next > LOWEST) {
@@ -285,10 +339,11 @@ impl Space {
             None => self.observed.saturating_sub(HEADER) & !15,
         };
         let older = self.chunks[id].older;
-        self.chunks.remove(id);
-        let again = self.chunks.add(addr, bytes - lead, super::state::NO_ARENA, State::Mapped);
-        debug_assert_eq!(again, id, "the number freed last is used first");
+        self.end_mapped(id);
+        let again = self.begin_mapped(addr, bytes - lead)?;
         self.chunks[again].older = older;
+        self.mapped_bytes += lead;
         self.obtained();
+        Some(again)
     }
 }

@@ -53,6 +53,27 @@ fn check(model: &Ptmalloc) {
     for (arena, free) in space.arenas.iter().zip(free) {
         assert_eq!(arena.bins.bytes(), free);
     }
+    for (owner, &id) in space.blocks.iter().enumerate().filter(|(_, id)| **id != NONE) {
+        let chunk = space.chunks[id];
+        assert!(matches!(chunk.state, State::Used | State::Mapped), "block {owner} in {chunk:?}");
+        assert_eq!(chunk.newer as usize, owner, "{chunk:?}");
+    }
+    for (number, cache) in
+        space.threads.iter().enumerate().filter_map(|(at, thread)| Some((at, thread.cache.as_ref()?)))
+    {
+        assert!(matches!(space.chunks[cache.chunk].state, State::Used | State::Mapped));
+        for (bin, &id) in cache.bins.iter().enumerate().flat_map(|(bin, list)| list.iter().map(move |id| (bin, id))) {
+            let chunk = space.chunks[id];
+            assert_eq!((chunk.state, chunk.newer as usize), (State::Cached, number), "{chunk:?}");
+            assert_eq!(chunk.size, 32 + 16 * bin as u64);
+        }
+    }
+    for arena in &space.arenas {
+        let is_fast = |&id: &Id| space.chunks[id].state == State::Fast;
+        assert!(arena.fast.iter().flatten().all(is_fast));
+        let is_top = |top: Id| space.chunks[top].state == State::Top && space.chunks[top].after == NONE;
+        assert!(arena.top == NONE || is_top(arena.top));
+    }
     let system: u64 = space.arenas.iter().map(|arena| arena.system).sum();
     assert_eq!(model.footprint().now, system + space.mapped_bytes);
 }
@@ -197,9 +218,52 @@ fn events_of(steps: &[(u32, Step)], version: Version) -> (Vec<Event>, Ptmalloc) 
     (events, model)
 }
 
+/// The model, looked at as a whole after each event.
+#[derive(Debug)]
+struct Checked(Ptmalloc);
+
+impl Policy for Checked {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+    fn allocate(&mut self, caller: &Caller, block: BlockId, request: &Request, observed: u64) -> Option<u64> {
+        let addr = self.0.allocate(caller, block, request, observed);
+        check(&self.0);
+        addr
+    }
+    fn free(&mut self, caller: &Caller, block: BlockId) {
+        self.0.free(caller, block);
+        check(&self.0);
+    }
+    fn reallocate(&mut self, caller: &Caller, block: BlockId, request: &Request, observed: u64) -> Option<u64> {
+        let addr = self.0.reallocate(caller, block, request, observed);
+        check(&self.0);
+        addr
+    }
+    fn learn(&mut self, caller: &Caller, fact: Fact<'_>) {
+        self.0.learn(caller, fact);
+        check(&self.0);
+    }
+    fn footprint(&self) -> Footprint {
+        self.0.footprint()
+    }
+    fn contents(&self) -> Contents {
+        self.0.contents()
+    }
+    fn counts(&self) -> Counts {
+        self.0.counts()
+    }
+    fn place_of(&self, block: BlockId) -> Option<Range<u64>> {
+        self.0.place_of(block)
+    }
+    fn fork(&self) -> Box<dyn Policy> {
+        self.0.fork()
+    }
+}
+
 fn observe(events: &[Event], version: Version) -> ModelHeap {
     let model = Ptmalloc::observing(version, Tunables::default()).expect("known");
-    let mut heap = ModelHeap::new(vec![Box::new(model)]);
+    let mut heap = ModelHeap::new(vec![Box::new(Checked(model))]);
     for event in events {
         heap.apply(event);
     }
