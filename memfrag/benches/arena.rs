@@ -3,9 +3,10 @@
 //!
 //! `random` replaces any block with equal chance, `young` nine times in ten one of the newest hundredth.
 
-use criterion::{BenchmarkId, Criterion, Throughput};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use memfrag::arena::{Arena, FreeList};
-use memfrag::model::{CLASSICS, ModelHeap};
+use memfrag::glibc::Version;
+use memfrag::model::{BlockId, CHOICES, Caller, Choice, Lifetimes, ModelHeap, Policy, Request, Setting};
 use memfrag_common::{Event, Function, Op};
 use std::alloc::{GlobalAlloc as _, Layout, System};
 use std::hint::black_box;
@@ -127,31 +128,55 @@ impl Heap for OfTheSystem {
     }
 }
 
+/// The events of replacing blocks, after those that fill the heap: addresses are those that glibc 2.36 gives.
+fn events(young: bool) -> (Vec<Event>, Vec<Event>) {
+    let mut glibc = Choice::find("default").and_then(|choice| choice.make(&setting())).expect("known");
+    let caller = Caller { thread: 1, ..Caller::default() };
+    let event = |op| Event { time: 0, pid: 1, tid: 1, op };
+    let function = Function::Malloc;
+    let mut addrs = vec![0; LIVE as usize];
+    let allocate = |glibc: &mut dyn Policy, addrs: &mut [u64], slot: u64, size: u64| {
+        let request = Request { size, align_log2: 0, function };
+        let addr = glibc.allocate(&caller, BlockId(slot as u32), &request, 0).expect("served");
+        addrs[slot as usize] = addr;
+        event(Op::Alloc { function, align_log2: 0, addr, size, site: 0, stack: 0 })
+    };
+    let mut random = Random(7);
+    let filled = (0..LIVE).map(|slot| allocate(glibc.as_mut(), &mut addrs, slot, random.size())).collect();
+    let mut replaced = Vec::new();
+    for (slot, size) in replacements(young) {
+        let addr = addrs[slot as usize];
+        glibc.free(&caller, BlockId(slot as u32));
+        replaced.push(event(Op::Free { function: Function::Free, addr, size: 0, site: 0 }));
+        replaced.push(allocate(glibc.as_mut(), &mut addrs, slot, size));
+    }
+    (filled, replaced)
+}
+
+fn setting() -> Setting {
+    Setting { version: Version { major: 2, minor: 36 }, arena_max: 8, lifetimes: Lifetimes::default() }
+}
+
 fn models(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("model");
     group.sample_size(10);
-    let event = |op| Event { time: 0, pid: 1, tid: 1, op };
-    let alloc = |slot: u64, size: u64| {
-        let addr = (slot + 1) * 512;
-        event(Op::Alloc { function: Function::Malloc, align_log2: 0, addr, size, site: 0, stack: 0 })
-    };
-    let free = |slot: u64| event(Op::Free { function: Function::Free, addr: (slot + 1) * 512, size: 0, site: 0 });
-    for classic in CLASSICS {
-        let mut heap = ModelHeap::new(vec![classic.make()]);
-        let mut random = Random(7);
-        for slot in 0..LIVE {
-            heap.apply(&alloc(slot, random.size()));
-        }
-        for (kind, young) in [("random", false), ("young", true)] {
-            let events: Vec<Event> =
-                replacements(young).iter().flat_map(|&(slot, size)| [free(slot), alloc(slot, size)]).collect();
-            group.throughput(Throughput::Elements(events.len() as u64));
-            group.bench_function(BenchmarkId::new(classic.name, kind), |bencher| {
-                bencher.iter(|| {
-                    for event in black_box(&events) {
+    for (kind, young) in [("random", false), ("young", true)] {
+        let (filled, replaced) = events(young);
+        group.throughput(Throughput::Elements(replaced.len() as u64));
+        // The settings of glibc take as long as its default.
+        for choice in CHOICES.iter().filter(|choice| choice.environment.is_none()) {
+            let mut heap = ModelHeap::new(vec![choice.make(&setting()).expect("known")]);
+            for event in &filled {
+                heap.apply(event);
+            }
+            group.bench_function(BenchmarkId::new(choice.name, kind), |bencher| {
+                let run = |mut heap: ModelHeap| {
+                    for event in black_box(&replaced) {
                         heap.apply(event);
                     }
-                });
+                    heap
+                };
+                bencher.iter_batched(|| heap.fork(), run, BatchSize::PerIteration);
             });
         }
     }

@@ -146,12 +146,18 @@ fn settings() -> Result<()> {
             let Some((variable, value)) = outcome["environment"].as_str().and_then(|set| set.split_once('=')) else {
                 continue;
             };
-            let mut program = Command::new(place::program(name)?);
-            let really = process::run(program.args(words).env(variable, value))?.success()?.text();
-            let real = printed(&really, "obtained ")?[0];
             let foretold = number(outcome, "peak_footprint_bytes")?;
-            eprintln!("{name} {words:?} {variable}={value}: {foretold} foretold, {real} taken");
-            ensure!(foretold.abs_diff(real) * 20 <= real, "{name} {variable}={value}: {foretold}, in truth {real}");
+            // How threads meet in the arenas differs from run to run, and with it what they take.
+            let mut taken = Vec::new();
+            for _ in 0..if name == "threads" { 5 } else { 1 } {
+                let mut program = Command::new(place::program(name)?);
+                let really = process::run(program.args(words).env(variable, value))?.success()?.text();
+                taken.push(printed(&really, "obtained ")?[0]);
+            }
+            let (least, most) = (taken.iter().min().context("no run")?, taken.iter().max().context("no run")?);
+            eprintln!("{name} {words:?} {variable}={value}: {foretold} foretold, {taken:?} taken");
+            let fits = least - least / 20 <= foretold && foretold <= most + most / 20;
+            ensure!(fits, "{name} {variable}={value}: {foretold}, in truth {taken:?}");
             compared += 1;
         }
         ensure!(compared >= 7, "only {compared} settings compared");

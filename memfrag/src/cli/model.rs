@@ -4,7 +4,7 @@ use super::args::ModelArgs;
 use super::report::{read, show, style, version_of};
 use anyhow::{Context as _, Result, bail};
 use memfrag::glibc::Version;
-use memfrag::model::{CHOICES, Choice, Models, Setting};
+use memfrag::model::{CHOICES, Choice, Factory, Lifetimes, Models, Setting};
 use memfrag::recording::{Item, Reader};
 use memfrag::report::policies::{Document, render};
 use memfrag::report::{Report, ReportBuilder};
@@ -21,16 +21,22 @@ pub(super) fn run(args: &ModelArgs) -> Result<u8> {
     let choices = choose(&args.policy)?;
     let (builder, meta) = read(&args.file, None)?;
     let (pid, version) = glibc_process(&builder, args)?;
-    let setting = Setting { version, arena_max: arena_max() };
-    let mut wanted = HashMap::from([(pid, setting)]);
+    let setting = Setting { version, arena_max: arena_max(), lifetimes: Lifetimes::default() };
+    let mut wanted = HashMap::from([(pid, setting.clone())]);
     // What a process inherited, its parents have done.
     let processes = builder.heaps().processes();
     let mut at = builder.heaps().index_of(pid);
     while let Some(parent) = at.and_then(|at| processes[at].parent()) {
-        wanted.insert(processes[parent].pid(), setting);
+        wanted.insert(processes[parent].pid(), setting.clone());
         at = Some(parent).filter(|&parent| processes[parent].parent() < Some(parent));
     }
-    let models = apply(&args.file, None, wanted, choices)?;
+    if choices.iter().any(|choice| choice.needs_lifetimes()) {
+        let learnt: HashMap<u32, Lifetimes> =
+            wanted.iter().map(|(&pid, setting)| (pid, setting.lifetimes.clone())).collect();
+        let learner = move |pid: u32| learnt.get(&pid).map(Lifetimes::learner).into_iter().collect();
+        apply(&args.file, None, Box::new(learner))?;
+    }
+    let models = apply(&args.file, None, policies(wanted, choices))?;
     let Some(heap) = models.heap(pid) else {
         bail!("{} has no event of process {pid}", args.file.display());
     };
@@ -95,18 +101,18 @@ fn arena_max() -> usize {
     ARENAS * available_parallelism().map_or(1, usize::from)
 }
 
-/// Reads a recording again, with policies for those processes that are wanted.
-fn apply(
-    file: &Path,
-    until: Option<u64>,
-    wanted: HashMap<u32, Setting>,
-    choices: Vec<&'static Choice>,
-) -> Result<Models> {
-    let reader = Reader::open(file)?;
-    let mut models = Models::new(Box::new(move |pid| {
+/// The policies of those processes that are wanted.
+fn policies(wanted: HashMap<u32, Setting>, choices: Vec<&'static Choice>) -> Factory {
+    Box::new(move |pid| {
         let setting = wanted.get(&pid);
         setting.map_or_else(Vec::new, |setting| choices.iter().filter_map(|choice| choice.make(setting)).collect())
-    }));
+    })
+}
+
+/// Reads a recording again, with the policies that a factory makes.
+fn apply(file: &Path, until: Option<u64>, factory: Factory) -> Result<Models> {
+    let reader = Reader::open(file)?;
+    let mut models = Models::new(factory);
     let last = until.unwrap_or(u64::MAX);
     let mut items = until.map_or_else(|| reader.items(), |until| reader.items_until(until));
     while let Some(item) = items.next_item() {
@@ -126,14 +132,16 @@ pub(super) fn enter_agreement(report: &mut Report, file: &Path, at: Option<Durat
     let version = |process: &memfrag::report::model::Process| {
         let allocator = process.allocator.as_ref().filter(|allocator| allocator.name == "glibc")?;
         let version = Version::parse(allocator.version.as_deref()?)?;
-        version.offsets().map(|_| (process.pid, Setting { version, arena_max: arena_max() }))
+        version
+            .offsets()
+            .map(|_| (process.pid, Setting { version, arena_max: arena_max(), lifetimes: Lifetimes::default() }))
     };
     let wanted: HashMap<u32, Setting> = report.processes.iter().filter_map(version).collect();
     if wanted.is_empty() {
         return Ok(());
     }
     let until = at.map(|at| u64::try_from(at.as_nanos()).unwrap_or(u64::MAX));
-    let models = apply(file, until, wanted, CHOICES.iter().take(1).collect())?;
+    let models = apply(file, until, policies(wanted, CHOICES.iter().take(1).collect()))?;
     for process in report.processes.iter_mut().filter(|process| process.shares_heap_of.is_none()) {
         let counts = models.heap(process.pid).and_then(|heap| heap.policies().first()).map(|policy| policy.counts());
         let counts = counts.filter(|counts| counts.placements > 0);

@@ -1,17 +1,20 @@
 //! Policies by name, as they are asked for.
 
 use super::classic::{CLASSICS, Classic};
+use super::lifetimes::Lifetimes;
 use super::policy::Policy;
 use super::ptmalloc::{Ptmalloc, Tunables};
 use crate::glibc::Version;
 
 /// What a policy needs to know of the process.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Setting {
     /// The version of its glibc.
     pub version: Version,
     /// The most arenas that glibc makes on the machine: eight a processor.
     pub arena_max: usize,
+    /// How long its blocks live, where that was learnt.
+    pub lifetimes: Lifetimes,
 }
 
 /// A policy that can be asked for.
@@ -23,19 +26,29 @@ pub struct Choice {
     pub about: &'static str,
     /// What to set in the environment for the real allocator to act so.
     pub environment: Option<&'static str>,
-    /// What that changes.
-    change: Option<fn(&mut Tunables)>,
-    /// The policy that it is, when it is none of glibc's.
-    classic: Option<&'static Classic>,
+    kind: Kind,
+}
+
+/// What a choice stands for.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// glibc, held to the observed addresses.
+    Observing,
+    /// glibc by itself, with this change to its settings.
+    Tuned(fn(&mut Tunables)),
+    /// None of glibc's.
+    Classic(&'static Classic),
+    /// The one that knows lifetimes beforehand.
+    Lifetimes,
 }
 
 const fn tunable(name: &'static str, environment: &'static str, change: fn(&mut Tunables)) -> Choice {
-    Choice { name, about: "glibc with a setting", environment: Some(environment), change: Some(change), classic: None }
+    Choice { name, about: "glibc with a setting", environment: Some(environment), kind: Kind::Tuned(change) }
 }
 
 const fn classic(at: usize) -> Choice {
     let classic = &CLASSICS[at];
-    Choice { name: classic.name, about: classic.about, environment: None, change: None, classic: Some(classic) }
+    Choice { name: classic.name, about: classic.about, environment: None, kind: Kind::Classic(classic) }
 }
 
 const fn fixed(tunables: &mut Tunables) -> &mut Tunables {
@@ -50,15 +63,13 @@ pub const CHOICES: &[Choice] = &[
         name: "ptmalloc",
         about: "glibc, held to the observed addresses",
         environment: None,
-        change: None,
-        classic: None,
+        kind: Kind::Observing,
     },
     Choice {
         name: "default",
         about: "glibc by itself, as it is set by default",
         environment: None,
-        change: Some(|_| ()),
-        classic: None,
+        kind: Kind::Tuned(|_| ()),
     },
     tunable("arena-max-1", "MALLOC_ARENA_MAX=1", |tunables| tunables.arena_max = Some(1)),
     tunable("arena-max-2", "MALLOC_ARENA_MAX=2", |tunables| tunables.arena_max = Some(2)),
@@ -75,6 +86,13 @@ pub const CHOICES: &[Choice] = &[
     classic(4),
     classic(5),
     classic(6),
+    classic(7),
+    Choice {
+        name: "lifetimes",
+        about: "first fit in two heaps, one for call sites whose blocks live long; a bound",
+        environment: None,
+        kind: Kind::Lifetimes,
+    },
 ];
 
 impl Choice {
@@ -83,19 +101,23 @@ impl Choice {
         CHOICES.iter().find(|choice| choice.name == name)
     }
 
+    /// Whether [`Setting::lifetimes`] must have been learnt before.
+    pub const fn needs_lifetimes(&self) -> bool {
+        matches!(self.kind, Kind::Lifetimes)
+    }
+
     /// The policy; `None` when the version of glibc is not known.
     pub fn make(&self, setting: &Setting) -> Option<Box<dyn Policy>> {
-        if let Some(classic) = self.classic {
-            return Some(classic.make());
-        }
         let mut tunables = Tunables { arena_max: Some(setting.arena_max), ..Tunables::default() };
-        let policy = match self.change {
-            None => Ptmalloc::observing(setting.version, tunables),
-            Some(change) => {
+        let policy = match self.kind {
+            Kind::Observing => Ptmalloc::observing(setting.version, tunables)?,
+            Kind::Tuned(change) => {
                 change(&mut tunables);
-                Ptmalloc::free_running(self.name.to_owned(), setting.version, tunables)
+                Ptmalloc::free_running(self.name.to_owned(), setting.version, tunables)?
             }
+            Kind::Classic(classic) => return Some(classic.make()),
+            Kind::Lifetimes => return Some(super::classic::lifetimes(setting.lifetimes.long_sites())),
         };
-        policy.map(|policy| Box::new(policy) as Box<dyn Policy>)
+        Some(Box::new(policy))
     }
 }

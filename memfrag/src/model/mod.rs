@@ -8,7 +8,8 @@
 //! |---|---|
 //! | `policy` | the trait: what a policy is asked, what it answers |
 //! | `heap` | one heap's events as requests; what a complete stream would not have shown |
-//! | `classic` | first, best and next fit, buddies, slabs, pages by class, compaction |
+//! | `classic` | first, best and next fit, buddies, slabs, pages by class, compaction, lifetimes apart |
+//! | `lifetimes` | how long the blocks of each call site live |
 //! | [`ptmalloc`] | glibc's own allocator |
 //! | `choice` | policies by name |
 //! | `tree` | which heap an event belongs to: fork, exec, exit |
@@ -16,6 +17,7 @@
 mod choice;
 mod classic;
 mod heap;
+mod lifetimes;
 mod policy;
 pub mod ptmalloc;
 mod tree;
@@ -23,6 +25,7 @@ mod tree;
 pub use choice::{CHOICES, Choice, Setting};
 pub use classic::{CLASSICS, Classic};
 pub use heap::{ModelHeap, Oddities};
+pub use lifetimes::Lifetimes;
 pub use policy::{BlockId, Caller, Contents, Counts, Fact, Footprint, MallInfo, Policy, Request};
 pub use ptmalloc::Ptmalloc;
 pub use tree::{Factory, Modelled, Models};

@@ -13,12 +13,18 @@ const SLOTS: u64 = PAGE / GRANULE;
 /// How many partners each page is tried with: Mesh's own number.
 const PROBES: usize = 64;
 
-/// Which granules of a page are taken.
-type Span = [u64; (SLOTS / 64) as usize];
+/// Which granules of a page, or places of a span, are taken.
+pub type Span = [u64; (SLOTS / 64) as usize];
 
 /// The pages of a heap that have live blocks and room.
 #[derive(Clone, Debug, Default)]
 pub struct Spans(Vec<Span>);
+
+impl From<Vec<Span>> for Spans {
+    fn from(spans: Vec<Span>) -> Self {
+        Self(spans)
+    }
+}
 
 impl Spans {
     /// How many there are.
@@ -38,7 +44,7 @@ impl Spans {
     }
 
     /// The pairs found, by their places.
-    fn pairs(&self) -> Vec<(u32, u32)> {
+    pub fn pairs(&self) -> Vec<(u32, u32)> {
         let mut order: Vec<u32> = (0..self.0.len() as u32).collect();
         shuffle(&mut order);
         let (left, right) = order.split_at_mut(self.0.len() / 2);

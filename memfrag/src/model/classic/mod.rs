@@ -10,6 +10,8 @@ mod compact;
 mod driven;
 mod extents;
 mod first_fit;
+mod lifetimes;
+mod mesh;
 mod next_fit;
 mod paged;
 mod segment;
@@ -20,6 +22,8 @@ mod tests;
 
 use super::policy::Policy;
 use driven::Driven;
+use std::collections::HashSet;
+use std::sync::Arc;
 
 /// A classic policy that can be asked for.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +47,12 @@ impl Classic {
     }
 }
 
-/// All of them.
+/// First fit in two heaps, one of them for these call sites, whose blocks live long.
+pub(super) fn lifetimes(long_sites: HashSet<u64>) -> Box<dyn Policy> {
+    Box::new(Driven::new("lifetimes", lifetimes::Lifetimes::new(Arc::new(long_sites))))
+}
+
+/// All that need no knowledge beforehand.
 pub const CLASSICS: &[Classic] = &[
     Classic {
         name: "first-fit",
@@ -74,6 +83,11 @@ pub const CLASSICS: &[Classic] = &[
         name: "pages",
         about: "a page for each size class, as in mimalloc and tcmalloc",
         make: |name| Box::new(Driven::new(name, paged::Paged::new())),
+    },
+    Classic {
+        name: "mesh",
+        about: "spans by size class that share memory where blocks do not collide, as in Mesh",
+        make: |name| Box::new(Driven::new(name, mesh::Mesh::new())),
     },
     Classic {
         name: "compact",
