@@ -192,15 +192,19 @@ fn cut_anywhere(backend: Backend) -> Result<()> {
 }
 
 /// A small file system in memory, unmounted when dropped.
-struct SmallDisk(std::path::PathBuf);
+pub(crate) struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
-    fn mount(at: &Path, size: &str) -> Result<Self> {
+    pub(crate) fn mount(at: &Path, size: &str) -> Result<Self> {
         std::fs::create_dir_all(at)?;
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "memfrag-e2e"]).arg(at);
         process::run(&mut mount)?.success().context("mount")?;
         Ok(Self(at.to_path_buf()))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
     }
 }
 

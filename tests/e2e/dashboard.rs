@@ -68,7 +68,7 @@ fn a_client_is_greeted_and_told_what_the_report_says() -> Result<()> {
     client.say(&json!({ "type": "watch", "source": 0, "pid": process["pid"] }))?;
     let processes = client.wait("processes", |list| list["processes"][0]["pid"] == process["pid"])?;
     ensure!(processes["processes"][0]["comm"] == "exits_by", "{processes}");
-    let status = client.wait("status", |status| status["state"] == "ended")?;
+    let status = client.wait("status", |status| status["state"] == "ended" && status["pid"] == process["pid"])?;
     ensure!(status["live_bytes"] == process["end"]["requested_bytes"], "{status} and {}", process["end"]);
     ensure!(status["live_blocks"] == process["end"]["live_blocks"], "{status} and {}", process["end"]);
     ensure!(status["peak_bytes"] == process["peak"]["requested_bytes"], "{status} and {}", process["peak"]);

@@ -10,6 +10,7 @@ mod attach;
 mod bad_input;
 mod blame;
 mod browser;
+mod checkpoints;
 mod crash;
 mod dashboard;
 mod dashboard_trace;

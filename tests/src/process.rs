@@ -136,6 +136,13 @@ pub fn send(pid: u32, signal: i32) -> Result<()> {
     Ok(())
 }
 
+/// Gives a process that runs only while a processor is idle the same right to one as others, where that is permitted.
+pub fn run_as_others(pid: u32) {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: reads the structure, and concerns a process that the caller started, which runs later if this fails.
+    unsafe { libc::sched_setscheduler(pid.cast_signed(), libc::SCHED_OTHER, &raw const parameters) };
+}
+
 /// Whether the process exists and is no zombie.
 pub fn exists(pid: u32) -> bool {
     stat_state(pid).is_some_and(|state| state != 'Z' && state != 'X')

@@ -1,6 +1,7 @@
 //! How events get here: a backend hands on what the target did, in causal order, with what was lost.
 
 pub mod ebpf;
+pub mod idle;
 pub mod launch;
 pub mod preload;
 pub mod sampler;

@@ -27,6 +27,9 @@ pub(super) enum Verb {
     /// What `trace --serve` starts: serves on sockets that it inherits.
     #[command(hide = true)]
     ServeInherited(InheritArgs),
+    /// What `trace` starts: makes checkpoints of a recording that it inherits.
+    #[command(hide = true)]
+    CheckpointInherited(InheritArgs),
     /// Show the heap of a running process as it lies in memory now, without tracing.
     Heap(HeapArgs),
     /// Rank call sites by the memory that would be returned without their blocks.
@@ -56,6 +59,15 @@ pub(super) enum BackendChoice {
     Ebpf,
     /// A library loaded into the command: needs no rights and costs the command less.
     Preload,
+}
+
+/// Whether checkpoints are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum CheckpointsChoice {
+    /// Every eight million events or, with many live blocks, less often: they take less than a tenth of the file.
+    Auto,
+    /// Never.
+    None,
 }
 
 /// Where probes go.
@@ -95,6 +107,10 @@ pub(super) struct TraceArgs {
     /// The recording [default: memfrag.NAME.PID.mfrag].
     #[arg(short, long, value_name = "FILE", conflicts_with = "no_record")]
     pub(super) output: Option<PathBuf>,
+    /// Whether a long recording gets checkpoints: states of the heaps, from which it can be opened at any moment
+    /// without going through what comes before. They are made while a processor is idle.
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
+    pub(super) checkpoints: CheckpointsChoice,
     /// Keep no recording; only count.
     #[arg(long)]
     pub(super) no_record: bool,

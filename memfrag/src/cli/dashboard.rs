@@ -39,7 +39,7 @@ struct Errand {
 /// What it says when it can be reached.
 const READY: &str = "ready";
 /// Of the environment it gets these: who called, and where files may go.
-const ENVIRONMENT: [&str; 5] = ["SUDO_UID", "SUDO_GID", "XDG_RUNTIME_DIR", "TMPDIR", "RUST_BACKTRACE"];
+pub(super) const ENVIRONMENT: [&str; 5] = ["SUDO_UID", "SUDO_GID", "XDG_RUNTIME_DIR", "TMPDIR", "RUST_BACKTRACE"];
 /// How often is looked whether it is still there.
 const LOOK: Duration = Duration::from_millis(250);
 /// How long it may take to end.
@@ -142,8 +142,14 @@ fn command(listening: &Listening, file: &File) -> Command {
     command.env_clear().envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     // In a group of its own it does not get the terminal's Ctrl-C: the trace ends first.
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).current_dir("/").process_group(0);
+    leave_open(&mut command, inherited);
+    command
+}
+
+/// Has a program inherit these descriptors, which must be open when it is started.
+pub(super) fn leave_open(command: &mut Command, descriptors: Vec<RawFd>) {
     let inherit = move || {
-        for &fd in &inherited {
+        for &fd in &descriptors {
             // SAFETY: asks for a flag of a descriptor that is open in this copy of the process.
             if unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } < 0 {
                 return Err(io::Error::last_os_error());
@@ -153,7 +159,6 @@ fn command(listening: &Listening, file: &File) -> Command {
     };
     // SAFETY: what runs between fork and exec makes system calls only.
     unsafe { command.pre_exec(inherit) };
-    command
 }
 
 /// Runs the serving process: the hidden verb `serve-inherited`.
@@ -180,7 +185,7 @@ pub(super) fn inherited(args: &InheritArgs) -> Result<u8> {
 }
 
 /// A descriptor that was left open for us.
-fn own(fd: RawFd) -> Result<OwnedFd> {
+pub(super) fn own(fd: RawFd) -> Result<OwnedFd> {
     // SAFETY: asks for the flags of a number that may be no descriptor.
     if fd <= 2 || unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
         bail!("{fd} was not inherited; this verb is memfrag's own");

@@ -3,6 +3,7 @@
 mod args;
 mod backend;
 mod blame;
+mod checkpointer;
 mod dashboard;
 mod demo;
 mod doctor;
@@ -55,6 +56,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Report(args) => report::run(&args),
         Verb::Serve(args) => serve::run(&args),
         Verb::ServeInherited(args) => dashboard::inherited(&args),
+        Verb::CheckpointInherited(args) => checkpointer::inherited(&args),
         Verb::Heap(args) => heap::run(&args),
         Verb::Trim(args) => trim::run(&args),
         Verb::Demo(args) => demo::run(&args),

@@ -3,8 +3,8 @@
 use super::args::ReportArgs;
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use memfrag::recording::{Item, Reader};
-use memfrag::report::{RecordingMeta, Report, ReportBuilder, Style, json, text};
+use memfrag::recording::{Item, Mark, Reader};
+use memfrag::report::{RecordingMeta, Report, ReportBuilder, Style, checkpoint, json, text};
 use memfrag::symbolize::Symbols;
 use memfrag::target::allocator::Facts;
 use memfrag::target::file::MappedFile;
@@ -77,11 +77,17 @@ fn gather(file: &Path, at: Option<Duration>) -> Result<Report> {
 pub(super) fn read(file: &Path, at: Option<Duration>) -> Result<(ReportBuilder, RecordingMeta)> {
     let reader = Reader::open(file)?;
     let until = at.map(|at| u64::try_from(at.as_nanos()).unwrap_or(u64::MAX));
-    let mut builder = ReportBuilder::new(until);
+    let found = checkpoint::last_before(&reader, until.unwrap_or(u64::MAX), u64::MAX);
+    let (mark, mut builder) =
+        found.map_or_else(|| (None, ReportBuilder::new(until)), |(mark, state)| (Some(mark), state));
+    builder.keep_until(until);
     builder.name_by(Arc::new(Symbols::new(reader.header().started_unix_ns)));
     let bar = reading_bar(reader.events());
-    let mut read = 0;
-    let mut items = until.map_or_else(|| reader.items(), |until| reader.items_until(until));
+    let mut read = mark.as_ref().map_or(0, Mark::event);
+    let mut items = match &mark {
+        Some(mark) => reader.items_from(mark, until),
+        None => until.map_or_else(|| reader.items(), |until| reader.items_until(until)),
+    };
     while let Some(item) = items.next_item() {
         if let Item::Events(events) = &item {
             read += events.len() as u64;

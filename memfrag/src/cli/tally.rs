@@ -1,5 +1,6 @@
 //! What a trace has brought so far: counted for the progress line, and handed to the recording.
 
+use super::checkpointer::Checkpointer;
 use anyhow::Result;
 use memfrag::capture::sampler::Sampler;
 use memfrag::capture::{Counters, Sink};
@@ -19,6 +20,7 @@ const SAMPLED_AT_ONCE: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     writer: Option<Writer>,
+    checkpointer: Checkpointer,
     failure: Option<String>,
     /// What came before there was a recording.
     early: Vec<Early>,
@@ -104,7 +106,7 @@ impl Sink for Tally {
 
 impl Tally {
     /// Everything goes into this recording, from the first thing on.
-    pub(super) fn record(&mut self, mut writer: Writer) {
+    pub(super) fn record(&mut self, mut writer: Writer, checkpointer: Checkpointer) {
         for early in self.early.drain(..) {
             match early {
                 Early::Process(process) => writer.process(&process),
@@ -112,6 +114,7 @@ impl Tally {
             }
         }
         self.writer = Some(writer);
+        self.checkpointer = checkpointer;
         // Without it a recording lacks the resident pages, and nothing else.
         self.sampler = Sampler::start().ok();
     }
@@ -132,6 +135,7 @@ impl Tally {
         if let Some(writer) = &mut self.writer {
             writer.tick(now);
         }
+        self.checkpointer.tick(self.events);
     }
 
     fn sample(&mut self, now: u64) {
@@ -185,13 +189,20 @@ impl Tally {
 
     /// Ends the recording.
     pub(super) fn finish(&mut self, end: u64, status: Option<i32>) -> Result<Option<Summary>> {
-        let Some(writer) = self.writer.take() else { return Ok(None) };
+        let Some(mut writer) = self.writer.take() else { return Ok(None) };
+        writer.flush();
+        self.checkpointer.finish();
         let summary = writer.finish(end, status)?;
         if let Some(reason) = &summary.stopped {
             let status = Status::Stopped { reason: reason.clone(), not_recorded: summary.not_recorded };
             self.failure = super::trace::failure_of(&status);
         }
         Ok(Some(summary))
+    }
+
+    /// What is to be said of the checkpoints of the recording that this is the summary of.
+    pub(super) fn checkpoints(&self, summary: &Summary) -> Vec<String> {
+        self.checkpointer.told(summary)
     }
 
     /// Why the recording is not whole, if it is not.

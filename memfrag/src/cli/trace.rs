@@ -2,6 +2,7 @@
 
 use super::args::TraceArgs;
 use super::backend::{self, Backend, Started};
+use super::checkpointer::Checkpointer;
 use super::dashboard::Dashboard;
 use super::progress::Progress;
 use super::tally::Tally;
@@ -141,13 +142,14 @@ fn record(args: &TraceArgs, output: Option<&Path>, header: &Header, tally: &mut 
         let read = File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).context("opening that file again")?;
         let writer = Writer::on(file, Path::new("a file without a name"), header)?;
         let dashboard = Dashboard::start(wanted, &args.serving, &read, "live".to_owned())?;
-        tally.record(followed(writer));
+        tally.record(followed(writer), Checkpointer::default());
         return Ok(Some(dashboard));
     };
     let writer = Writer::create(path, header)
         .map_err(|error| anyhow::anyhow!("{error}; -o FILE records to another place, --no-record not at all"))?;
+    let checkpointer = Checkpointer::new(args, path, writer.checkpoints());
     let Some(wanted) = args.serving.serve else {
-        tally.record(writer);
+        tally.record(writer, checkpointer);
         return Ok(None);
     };
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
@@ -156,7 +158,7 @@ fn record(args: &TraceArgs, output: Option<&Path>, header: &Header, tally: &mut 
         .and_then(|read| Dashboard::start(wanted, &args.serving, &read, name))
         // Nothing is in it, and nothing will be.
         .inspect_err(|_| drop(std::fs::remove_file(path)))?;
-    tally.record(followed(writer));
+    tally.record(followed(writer), checkpointer);
     Ok(Some(dashboard))
 }
 
@@ -280,6 +282,7 @@ fn summarize(
         units::bytes(summary.bytes),
         path.display()
     ));
+    tally.checkpoints(&summary).iter().for_each(|line| say(line));
     Ok(())
 }
 

@@ -18,6 +18,8 @@ use memfrag_common::prefetch::prefetch;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+mod saved;
+
 /// Base-2 logarithm of a region's size in bytes.
 pub(super) const REGION_BITS: u32 = 16;
 

@@ -3,6 +3,7 @@
 use super::blocks::Block;
 use super::footprint::Footprint;
 use super::pages::Pages;
+use crate::recording::{Count, saved};
 use crate::target::residency::PAGE;
 
 /// Pages looked at, from the segment's end down, for the last one in use.
@@ -76,7 +77,7 @@ impl Segment {
             && growth.free >= bytes
         {
             self.growths.avoidable += 1;
-            self.growths.avoidable_bytes += growth.bytes;
+            self.growths.avoidable_bytes = self.growths.avoidable_bytes.saturating_add(growth.bytes);
         }
     }
 
@@ -104,6 +105,10 @@ impl Segment {
         self.taken = own.map(|block| footprint.bytes(block.addr, block.size)).fold(0, u64::wrapping_add);
     }
 }
+
+saved!(Growths { count: Count, avoidable: Count, avoidable_bytes: u64 });
+saved!(Segment { growths: Growths, ends: Option::<(u64, u64)>, taken: u64, pending: Option::<Growth> });
+saved!(Growth { tid: u32, bytes: u64, free: u64 });
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,7 @@
 //! How long freed blocks have lived, by the threads that allocated them.
 
 use super::hash::BuildWordHasher;
+use crate::recording::{Count, Input, Saved, put};
 use hashbrown::HashMap;
 
 /// Classes of lifetimes: the first up to a microsecond, each of the others twice as long, the last one open.
@@ -53,6 +54,35 @@ impl Lifetimes {
             })
         });
         place as usize
+    }
+}
+
+impl Saved for Lifetimes {
+    fn save(&self, out: &mut Vec<u8>) {
+        put(out, self.rows.len() as u64);
+        for (thread, freed) in &self.rows {
+            thread.save(out);
+            for count in freed {
+                Count::save(count, out);
+            }
+        }
+    }
+
+    fn load(input: &mut Input<'_>) -> Option<Self> {
+        let mut lifetimes = Self::default();
+        let rows = input.varint().filter(|&rows| rows <= THREADS as u64 + 1)?;
+        for at in 0..rows as u32 {
+            let thread = u32::load(input)?;
+            let mut freed = [0; CLASSES];
+            for count in &mut freed {
+                *count = Count::load(input)?;
+            }
+            if lifetimes.places.insert(thread, at).is_some() {
+                return None;
+            }
+            lifetimes.rows.push((thread, freed));
+        }
+        Some(lifetimes)
     }
 }
 

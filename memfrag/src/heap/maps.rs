@@ -1,5 +1,7 @@
 //! The memory that a process maps, as its system calls tell. Totals only: which pages lie where is another matter.
 
+use crate::recording::{Count, saved};
+
 /// What the mapping calls of a process add up to. Only calls made during the trace count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MapTotals {
@@ -54,3 +56,14 @@ impl MapTotals {
         self.brk_end = None;
     }
 }
+
+saved!(MapTotals {
+    mmaps: Count,
+    mapped_bytes: u64,
+    munmaps: Count,
+    unmapped_bytes: u64,
+    mremaps: Count,
+    madvises: Count,
+    brk_end: Option::<u64>,
+    brk_growth: i64,
+});

@@ -1,6 +1,7 @@
 //! Where blocks come from: each distinct call is kept once, and blocks carry its number.
 
 use super::hash::BuildWordHasher;
+use crate::recording::{Count, Input, Saved, put, saved};
 use hashbrown::HashTable;
 use memfrag_common::Function;
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -96,6 +97,11 @@ impl Origins {
         self.known.iter().enumerate().map(|(id, (origin, totals))| (OriginId(id as u32), origin, totals))
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
     /// The same origins under the same numbers, with nothing counted yet: what a forked process starts with.
     pub(super) fn fork(&self) -> Self {
         let mut child = self.clone();
@@ -110,5 +116,39 @@ impl Origins {
 
     pub(super) fn memory_bytes(&self) -> u64 {
         (self.known.capacity() * size_of::<(Origin, OriginTotals)>() + self.index.allocation_size()) as u64
+    }
+}
+
+saved!(Origin { site: u64, stack: u32, function: Function, align_log2: u8 });
+saved!(OriginTotals { allocations: Count, requested_bytes: u64 });
+
+impl Saved for OriginId {
+    fn save(&self, out: &mut Vec<u8>) {
+        // The one that no event told of is met often, and takes a byte like this.
+        put(out, u64::from(self.0.wrapping_add(2)));
+    }
+
+    fn load(input: &mut Input<'_>) -> Option<Self> {
+        Some(Self(input.varint32()?.wrapping_sub(2))).filter(|id| *id != Self::NONE)
+    }
+}
+
+impl Saved for Origins {
+    fn save(&self, out: &mut Vec<u8>) {
+        self.known.save(out);
+    }
+
+    fn load(input: &mut Input<'_>) -> Option<Self> {
+        let mut origins = Self::default();
+        for _ in 0..input.varint()? {
+            let (origin, totals) = <(Origin, OriginTotals)>::load(input)?;
+            let hash = origins.hasher.hash_one(origin);
+            if origins.index.find(hash, |&id| origins.known[id as usize].0 == origin).is_some() {
+                return None;
+            }
+            let id = origins.add(hash, origin);
+            origins.known[id as usize].1 = totals;
+        }
+        Some(origins)
     }
 }

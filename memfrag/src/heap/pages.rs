@@ -245,6 +245,11 @@ impl Pages {
     /// How far before a place a block can begin of which a part lies there, those of [`Self::large_within`] aside.
     pub(super) const REACH: u64 = (MOST_FILLED + 2) << PAGE_BITS;
 
+    /// At some time before, the blocks have taken so many bytes at once.
+    pub(super) fn had_peak(&mut self, bytes: u64) {
+        self.peak_bytes = self.peak_bytes.max(bytes);
+    }
+
     /// Takes another rule, by which the blocks are entered anew.
     pub(super) fn set_footprint(&mut self, footprint: Footprint, blocks: impl Iterator<Item = Block>) {
         let peak_bytes = if footprint == self.footprint { self.peak_bytes } else { 0 };

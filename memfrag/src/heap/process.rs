@@ -4,6 +4,7 @@ use super::blocks::Block;
 use super::hash::BuildWordHasher;
 use super::thread::{PendingRealloc, Thread};
 use super::totals::Amount;
+use crate::recording::{Count, Input, Saved};
 use crate::target::{MemorySample, ProcessInfo};
 use hashbrown::HashMap;
 
@@ -170,5 +171,41 @@ impl Process {
             }
         }
         self.info = Some(info);
+    }
+}
+
+impl Saved for Process {
+    fn save(&self, out: &mut Vec<u8>) {
+        self.pid.save(out);
+        self.parent.map(|parent| parent as u64).save(out);
+        self.info.save(out);
+        self.started.save(out);
+        self.ended.save(out);
+        self.status.save(out);
+        self.forked.save(out);
+        Count::save(&self.execs, out);
+        Count::save(&self.events, out);
+        (self.heap as u64).save(out);
+        self.memory.save(out);
+        self.threads.save(out);
+    }
+
+    fn load(input: &mut Input<'_>) -> Option<Self> {
+        let mut process = Self::new(u32::load(input)?, 0, 0);
+        process.parent = Option::<u64>::load(input)?.map(|parent| parent as usize);
+        process.info = Saved::load(input)?;
+        process.started = Saved::load(input)?;
+        process.ended = Saved::load(input)?;
+        process.status = Saved::load(input)?;
+        process.forked = Saved::load(input)?;
+        process.execs = Count::load(input)?;
+        process.events = Count::load(input)?;
+        process.heap = u64::load(input)? as usize;
+        process.memory = Saved::load(input)?;
+        process.threads = Saved::load(input)?;
+        // Of threads under one id the last one runs.
+        process.index = (0..).zip(&process.threads).map(|(at, thread)| (thread.tid, at)).collect();
+        process.last = usize::MAX;
+        Some(process)
     }
 }

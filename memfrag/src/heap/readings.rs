@@ -1,5 +1,6 @@
 //! The heap at the moments when the process's memory was read.
 
+use crate::recording::{Input, Saved, saved};
 use crate::target::MemorySample;
 
 /// A heap at a moment when the process's memory was read.
@@ -70,6 +71,44 @@ impl Readings {
 
 fn ratios(reading: &Reading) -> [f64; 2] {
     [reading.requested, reading.taken].map(|live| reading.resident as f64 / live as f64)
+}
+
+saved!(Readings {
+    last: Option::<Reading>,
+    largest: Option::<Reading>,
+    fullest: Option::<Reading>,
+    sums: Ratios,
+    duration: f64,
+});
+
+/// The two sums.
+struct Ratios;
+
+impl Ratios {
+    fn save(sums: &[f64; 2], out: &mut Vec<u8>) {
+        for sum in sums {
+            sum.save(out);
+        }
+    }
+
+    fn load(input: &mut Input<'_>) -> Option<[f64; 2]> {
+        Some([f64::load(input)?, f64::load(input)?])
+    }
+}
+
+impl Saved for Reading {
+    fn save(&self, out: &mut Vec<u8>) {
+        for value in [self.time, self.resident, self.requested, self.taken] {
+            value.save(out);
+        }
+    }
+
+    fn load(input: &mut Input<'_>) -> Option<Self> {
+        let [time, resident] = [u64::load(input)?, u64::load(input)?];
+        let [requested, taken] = [u64::load(input)?, u64::load(input)?];
+        let is_one = resident > 0 && requested > 0 && taken > 0;
+        is_one.then_some(Self { time, resident, requested, taken })
+    }
 }
 
 #[cfg(test)]

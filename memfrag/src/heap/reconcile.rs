@@ -10,6 +10,7 @@ use super::state::Heap;
 use super::totals::Amount;
 use crate::glibc::layout::HEADER;
 use crate::glibc::{ChunkKind, Layout, Segment};
+use crate::recording::{Input, Saved};
 use std::collections::HashSet;
 
 /// Blocks in use that no event told of: older than the trace, or their allocation was lost.
@@ -57,6 +58,23 @@ impl Older {
 
     pub(super) fn rest(&mut self) {
         self.blocks.rest();
+    }
+
+    pub(super) fn walked_at(&self) -> Option<u64> {
+        self.walked_at
+    }
+
+    /// Takes apart what was saved of such blocks: when the heap was walked, and they.
+    pub(super) fn load(input: &mut Input<'_>, base: Option<&mut Self>) -> Option<Self> {
+        let walked_at = Saved::load(input)?;
+        let blocks = Blocks::load(input, base.map(|base| &mut base.blocks), is_unseen)?;
+        let amount = Amount::of(blocks.iter());
+        Some(Self { blocks, amount, walked_at })
+    }
+
+    /// Takes apart what was saved of the same blocks at another time.
+    pub(super) fn load_like(&mut self, input: &mut Input<'_>) -> Option<Blocks> {
+        Blocks::load(input, Some(&mut self.blocks), is_unseen)
     }
 
     pub(super) fn into_blocks(self) -> Blocks {
@@ -122,6 +140,10 @@ impl Heap {
         }
         self.enter_blocks(self.pages.footprint());
     }
+}
+
+fn is_unseen(block: &Block) -> bool {
+    block.origin == OriginId::UNSEEN
 }
 
 /// The blocks in the used chunks: address, and the bytes that they can hold.

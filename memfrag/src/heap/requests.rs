@@ -1,6 +1,7 @@
 //! How large the requests were.
 
 use crate::glibc::layout::{ALIGNMENT, chunk_bytes};
+use crate::recording::{Count, Input, Saved};
 
 /// Sizes whose chunk is no larger are told apart by it.
 const SMALL: u64 = 1040;
@@ -83,6 +84,31 @@ impl Requests {
             None => (class as u64 * ALIGNMENT).saturating_sub(8),
             Some(beyond) => ((STEPS + beyond % STEPS + 1) << (10 - STEPS.trailing_zeros()) << (beyond / STEPS)) - 1,
         }
+    }
+}
+
+impl Saved for Requests {
+    fn save(&self, out: &mut Vec<u8>) {
+        let met: Vec<(u32, u64)> = (0..).zip(self.classes.iter().copied()).filter(|(_, count)| *count > 0).collect();
+        met.save(out);
+        self.largest.save(out);
+    }
+
+    fn load(input: &mut Input<'_>) -> Option<Self> {
+        let mut requests = Self::default();
+        for _ in 0..input.varint()? {
+            let class = u32::load(input)? as usize;
+            let count = Count::load(input)?;
+            // Met twice or empty, a class would be none that was saved.
+            if class >= CLASSES || class < requests.classes.len() || count == 0 {
+                return None;
+            }
+            requests.classes.resize(class, 0);
+            requests.classes.push(count);
+            requests.count += count;
+        }
+        requests.largest = u64::load(input)?;
+        Some(requests)
     }
 }
 

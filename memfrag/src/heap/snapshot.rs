@@ -18,6 +18,20 @@ impl Heap {
 }
 
 impl Snapshot {
+    pub(super) fn new(blocks: Blocks, older: Blocks) -> Self {
+        Self { blocks, older }
+    }
+
+    /// The blocks that events told of.
+    pub(super) fn blocks(&self) -> &Blocks {
+        &self.blocks
+    }
+
+    /// The others.
+    pub(super) fn older(&self) -> &Blocks {
+        &self.older
+    }
+
     /// All blocks in order of their addresses, those that no event told of included.
     pub fn sorted(&self) -> Vec<Block> {
         let mut all = self.blocks.sorted();

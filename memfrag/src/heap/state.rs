@@ -18,6 +18,8 @@ use crate::glibc::layout::HEADER;
 use memfrag_common::Function;
 use std::ops::Range;
 
+mod saved;
+
 /// The heap of one address space.
 #[derive(Debug)]
 pub struct Heap {

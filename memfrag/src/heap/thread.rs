@@ -1,6 +1,7 @@
 //! Threads, and the reallocations that they have begun.
 
 use super::blocks::Block;
+use crate::recording::{Count, Input, Saved, saved};
 
 /// More reallocations at once in one thread than this are not believed: the oldest has lost its end.
 const MAX_PENDING: usize = 4;
@@ -51,5 +52,23 @@ impl Thread {
             Some(at) => self.pending.split_off(at),
             None => Vec::new(),
         }
+    }
+}
+
+saved!(Thread { tid: u32, started: u64, ended: Option::<u64>, events: Count, pending: Pending, mremap: Option::<u64> });
+saved!(PendingRealloc { addr: u64, old: Option::<Block>, size: u64, caller: u64 });
+
+/// The reallocations of a thread.
+struct Pending;
+
+impl Pending {
+    fn save(pending: &Vec<PendingRealloc>, out: &mut Vec<u8>) {
+        pending.save(out);
+    }
+
+    fn load(input: &mut Input<'_>) -> Option<Vec<PendingRealloc>> {
+        let pending = Vec::<PendingRealloc>::load(input)?;
+        let is_sane = |begun: &PendingRealloc| begun.old.is_none_or(|old| old.addr == begun.addr);
+        (pending.len() <= MAX_PENDING && pending.iter().all(is_sane)).then_some(pending)
     }
 }

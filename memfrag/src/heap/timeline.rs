@@ -1,6 +1,7 @@
 //! The course of a heap over time, in bounded memory.
 
 use super::totals::{Amount, Totals};
+use crate::recording::{Count, Input, Saved, saved};
 use crate::target::MemorySample;
 
 /// Most points that a timeline has: when they are used up, pairs become one and the width of a point doubles.
@@ -122,6 +123,12 @@ impl Timeline {
         self.current.mapped = Some(sample.virtual_bytes);
     }
 
+    /// Whether the point under way counts no more than there can have been.
+    pub(super) fn agrees_with(&self, totals: &Totals) -> bool {
+        let now = self.closed(Amount::default(), 0, totals);
+        now.allocations <= Count::MOST && now.frees <= Count::MOST
+    }
+
     fn end_of_current(&self) -> u64 {
         self.start.saturating_add((self.points.len() as u64 + 1).saturating_mul(self.width()))
     }
@@ -171,6 +178,45 @@ impl Timeline {
             self.before.frees = self.before.frees.wrapping_sub(odd.frees);
             self.before.requested_bytes = self.before.requested_bytes.wrapping_sub(odd.requested_bytes);
         }
+    }
+}
+
+saved!(Point {
+    live: Amount,
+    max_bytes: u64,
+    taken: u64,
+    allocations: Count,
+    frees: Count,
+    requested_bytes: u64,
+    rss: Option::<u64>,
+    rss_anon: Option::<u64>,
+    mapped: Option::<u64>,
+});
+
+impl Saved for Timeline {
+    fn save(&self, out: &mut Vec<u8>) {
+        self.start.save(out);
+        self.width_log2.save(out);
+        self.points.save(out);
+        self.current.save(out);
+        // Taken back beyond zero where pairs of points became one, and forth again with the next event.
+        let Totals { allocations, frees, reallocations, requested_bytes, freed_bytes } = self.before;
+        for sum in [allocations, frees, reallocations, requested_bytes, freed_bytes] {
+            sum.save(out);
+        }
+    }
+
+    fn load(input: &mut Input<'_>) -> Option<Self> {
+        let start = u64::load(input)?;
+        let width_log2 = u32::load(input).filter(|width| (FIRST_WIDTH_LOG2..u64::BITS).contains(width))?;
+        let points = Vec::<Point>::load(input).filter(|points| points.len() < MAX_POINTS)?;
+        let current = Point::load(input)?;
+        let [allocations, frees, reallocations] = [u64::load(input)?, u64::load(input)?, u64::load(input)?];
+        let [requested_bytes, freed_bytes] = [u64::load(input)?, u64::load(input)?];
+        let before = Totals { allocations, frees, reallocations, requested_bytes, freed_bytes };
+        let mut timeline = Self { start, width_log2, points, current, before, until: 0 };
+        timeline.until = timeline.end_of_current();
+        Some(timeline)
     }
 }
 

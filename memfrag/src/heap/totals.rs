@@ -1,5 +1,7 @@
 //! What is counted, and by which rules.
 
+use super::blocks::Block;
+use crate::recording::{Count, Input, Saved, saved};
 use memfrag_common::Function;
 
 /// The sums of a heap's life.
@@ -39,6 +41,13 @@ pub struct Amount {
 }
 
 impl Amount {
+    /// How much these are.
+    pub(super) fn of(blocks: impl Iterator<Item = Block>) -> Self {
+        let mut amount = Self::default();
+        blocks.for_each(|block| amount.add(block.size));
+        amount
+    }
+
     /// Adds a block of `bytes`.
     pub fn add(&mut self, bytes: u64) {
         self.blocks += 1;
@@ -109,9 +118,11 @@ macro_rules! anomalies {
             }
 
             pub(super) fn add(&mut self, other: &Self) {
-                $(self.$name += other.$name;)*
+                $(self.$name = self.$name.saturating_add(other.$name);)*
             }
         }
+
+        saved!(Anomalies { $($name: Count),* });
     };
 }
 
@@ -140,4 +151,23 @@ anomalies! {
     gaps, "places where events were lost";
     /// The events lost there.
     lost_events, "events lost";
+}
+
+saved!(Totals { allocations: Count, frees: Count, reallocations: Count, requested_bytes: u64, freed_bytes: u64 });
+saved!(Amount { blocks: Count, bytes: u64 });
+saved!(Peak { time: u64, live: Amount });
+saved!(FunctionTotals { calls: Count, failed: Count, bytes: u64 });
+
+impl Saved for Functions {
+    fn save(&self, out: &mut Vec<u8>) {
+        self.iter().collect::<Vec<_>>().save(out);
+    }
+
+    fn load(input: &mut Input<'_>) -> Option<Self> {
+        let mut functions = Self::default();
+        for (function, totals) in Vec::<(Function, FunctionTotals)>::load(input)? {
+            functions.0[function as usize] = totals;
+        }
+        Some(functions)
+    }
 }

@@ -12,6 +12,8 @@ use crate::target::{MemorySample, ProcessInfo};
 use hashbrown::HashMap;
 use memfrag_common::{Event, Op};
 
+mod saved;
+
 /// The child acts on the parent's address space.
 const CLONE_VM: u64 = 0x100;
 /// The child is a thread of the parent.

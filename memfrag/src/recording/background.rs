@@ -1,5 +1,6 @@
 //! The thread that packs and writes, so that the capturing thread need not.
 
+use super::checkpoint::{Part, Written};
 use super::chunk::{self, ChunkHeader, kind};
 use super::columns::{Draft, Packer};
 use super::encode::Sealed;
@@ -17,6 +18,14 @@ pub(super) enum Job {
     Events(Box<Sealed>),
     /// A chunk of notes: its header, not yet complete, and the notes.
     Notes(ChunkHeader, Vec<u8>),
+    /// A part of a checkpoint.
+    Checkpoint(Box<Part>),
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job").finish_non_exhaustive()
+    }
 }
 
 /// What both threads see.
@@ -73,7 +82,12 @@ pub(super) struct Output {
     packer: Packer,
     /// Bytes of the header and all whole chunks.
     length: u64,
+    /// Events given before whatever comes next.
+    events_before: u64,
     chunks: Vec<Entry>,
+    checkpoints: Written,
+    /// Parts in the file of the checkpoint that is under way.
+    parts: u64,
     shared: Arc<Shared>,
     body: Vec<u8>,
     payload: Vec<u8>,
@@ -89,7 +103,10 @@ impl Output {
             path: path.to_path_buf(),
             packer: Packer::new()?,
             length,
+            events_before: 0,
             chunks: Vec::new(),
+            checkpoints: Written::default(),
+            parts: 0,
             shared,
             body: Vec::new(),
             payload: Vec::new(),
@@ -108,6 +125,7 @@ impl Output {
                     let _ = empty.send(draft);
                 }
                 Job::Notes(header, notes) => self.notes(header, &notes),
+                Job::Checkpoint(part) => self.checkpoint(*part),
             }
         }
         self
@@ -115,6 +133,7 @@ impl Output {
 
     fn events(&mut self, draft: &mut Draft, mut header: ChunkHeader, meta: &[u8]) {
         let events = u64::from(header.items);
+        self.events_before = header.first_event + events;
         if self.shared.has_failed() {
             self.shared.add_not_recorded(events);
             return;
@@ -144,6 +163,37 @@ impl Output {
         if let Err(error) = written {
             self.fail(&error);
         }
+    }
+
+    fn checkpoint(&mut self, part: Part) {
+        let Part { mut header, meta, bytes, payload } = part;
+        // Without the parts before it is good for nothing.
+        if self.shared.has_failed() || meta.part != 0 && meta.part != self.parts {
+            return;
+        }
+        self.parts = 0;
+        header.first_event = self.events_before;
+        self.payload = payload;
+        let before = self.length;
+        match self.append(header, &bytes) {
+            Ok(()) if meta.is_last() => {
+                self.checkpoints.count += 1;
+                self.checkpoints.event = meta.event;
+            }
+            Ok(()) => self.parts = meta.part + 1,
+            // It is not missed. Events that do not fit either say why.
+            Err(_) => {
+                if let Err(error) = self.store.cut(self.length) {
+                    self.fail(&error);
+                }
+            }
+        }
+        self.checkpoints.bytes += self.length - before;
+    }
+
+    /// The checkpoints that are in the file.
+    pub(super) const fn checkpoints(&self) -> Written {
+        self.checkpoints
     }
 
     /// Appends the packed payload as a chunk. After an error any part of it may be in the file.

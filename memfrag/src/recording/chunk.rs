@@ -27,8 +27,7 @@ pub(super) mod kind {
     pub(crate) const NOTES: u8 = 2;
     /// Where the other chunks are.
     pub(crate) const INDEX: u8 = 3;
-    /// Reserved: the state of the heaps at a moment.
-    #[allow(dead_code, reason = "the number is taken; version 1 writes none")]
+    /// The state of the heaps at a place.
     pub(crate) const CHECKPOINT: u8 = 4;
     /// Reserved: recorded stacks by number.
     #[allow(dead_code, reason = "the number is taken; version 1 writes none")]

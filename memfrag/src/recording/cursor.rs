@@ -57,6 +57,11 @@ impl Mark {
         Self { position: 0, event, latest, damage: Damage::default(), chunks_read: 0 }
     }
 
+    /// A place that a checkpoint names.
+    pub(super) const fn found(position: usize, event: u64, latest: u64, damage: Damage) -> Self {
+        Self { position, event, latest, damage, chunks_read: 0 }
+    }
+
     /// The number of the event that comes next.
     pub const fn event(&self) -> u64 {
         self.event

@@ -1,6 +1,6 @@
 //! Going over a recording.
 
-use super::cursor::{Cursor, Limit, Next};
+use super::cursor::{Cursor, Limit, Mark, Next};
 use super::notes::End;
 use super::reader::{Damage, Reader};
 use crate::capture::Counters;
@@ -74,6 +74,15 @@ impl<'a> Items<'a> {
                 // Nothing comes before the beginning.
                 None => limit.chunk = 0,
             }
+        }
+        Self { reader, cursor, limit }
+    }
+
+    pub(super) fn from(reader: &'a Reader, mark: &Mark, until: Option<u64>) -> Self {
+        let (mut cursor, mut limit) = (Cursor::at(mark), Limit::default());
+        if let Some(time) = until {
+            cursor.keep_to(0..=time);
+            limit.chunk = reader.end_of(time);
         }
         Self { reader, cursor, limit }
     }

@@ -10,6 +10,7 @@
 //! ```
 
 mod background;
+mod checkpoint;
 mod chunk;
 mod columns;
 mod cursor;
@@ -24,6 +25,7 @@ mod model;
 mod notes;
 mod pick;
 mod reader;
+mod saved;
 mod scan;
 mod store;
 mod tables;
@@ -31,6 +33,7 @@ mod times;
 mod varint;
 mod writer;
 
+pub use checkpoint::{Checkpoint, Checkpoints, Written};
 pub use chunk::EventsSummary;
 pub use cursor::{Cursor, Limit, Mark, Next};
 pub use error::RecordingError;
@@ -39,6 +42,8 @@ pub use items::{Item, Items};
 pub use notes::End;
 pub use pick::Picker;
 pub use reader::{Damage, EventsChunk, Reader, Verification};
+pub(crate) use saved::{Count, Saved, load_counters, load_mappings, save_counters, save_mappings, saved};
+pub(crate) use varint::{Input, put};
 pub use writer::{Status, Summary, Writer};
 
 #[cfg(test)]

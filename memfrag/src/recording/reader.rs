@@ -2,7 +2,7 @@
 
 use super::chunk::{ChunkHeader, EventsSummary, HEADER, kind};
 use super::columns::Unpacker;
-use super::cursor::Cursor;
+use super::cursor::{Cursor, Mark};
 use super::error::RecordingError;
 use super::header::{Header, MAX_FIELDS, PREFIX, Prefix, VERSION};
 use super::index::{self, Entry, TRAILER};
@@ -234,6 +234,11 @@ impl Reader {
         Items::until(self, time)
     }
 
+    /// As [`items`](Self::items) or, with `until`, as [`items_until`](Self::items_until): what comes from a place on.
+    pub fn items_from(&self, mark: &Mark, until: Option<u64>) -> Items<'_> {
+        Items::from(self, mark, until)
+    }
+
     /// What happened from `times.start` until before `times.end`, in nanoseconds since the trace began. Processes and
     /// mappings learnt earlier are among it, because events mean little without them.
     pub fn items_between(&self, times: Range<u64>) -> Items<'_> {
@@ -267,6 +272,12 @@ impl Reader {
     /// How many chunks there are, of all kinds.
     pub fn chunk_count(&self) -> usize {
         self.chunks.len()
+    }
+
+    /// Bytes of the file before the chunk of this number; for one that there is not, before the end of the last one.
+    pub fn offset_of(&self, chunk: usize) -> u64 {
+        let end = |entry: &Entry| entry.offset + entry.header.length();
+        self.chunks.get(chunk).map(|entry| entry.offset).or_else(|| self.chunks.last().map(end)).unwrap_or(0)
     }
 
     /// Takes a chunk into the list.

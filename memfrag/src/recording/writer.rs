@@ -1,6 +1,7 @@
 //! Writing a recording.
 
 use super::background::{Job, Output, Shared};
+use super::checkpoint::{Checkpoints, Written};
 use super::chunk::{ChunkHeader, kind};
 use super::columns::Draft;
 use super::encode::Encoder;
@@ -51,6 +52,8 @@ pub struct Summary {
     pub bytes: u64,
     /// Events given that are not in the file.
     pub not_recorded: u64,
+    /// The checkpoints in it.
+    pub checkpoints: Written,
     /// Whether the file has its index; without, opening it takes a scan.
     pub complete: bool,
     /// Why the recording stopped before its end, if it did.
@@ -77,6 +80,7 @@ pub struct Writer {
     patience: u64,
     shared: Arc<Shared>,
     jobs: Option<SyncSender<Job>>,
+    checkpoints: Checkpoints,
     empty: Receiver<Draft>,
     worker: Option<JoinHandle<Output>>,
 }
@@ -133,6 +137,7 @@ impl Writer {
             waiting_since: None,
             patience: PATIENCE.as_nanos() as u64,
             shared,
+            checkpoints: Checkpoints::new(jobs.clone()),
             jobs: Some(jobs),
             empty,
             worker: Some(worker),
@@ -157,6 +162,12 @@ impl Writer {
     pub fn counters(&mut self, pid: Option<u32>, counters: &Counters) {
         let time = self.now;
         self.note(time, |notes, before| notes::put_counters(notes, before, time, pid, counters));
+    }
+
+    /// Where checkpoints of the states that the recording leads to go. Who makes them follows the file as any other
+    /// reader does, and may outlive the writer.
+    pub fn checkpoints(&self) -> Checkpoints {
+        self.checkpoints.clone()
     }
 
     /// How long events and notes may wait for their chunk to fill up: half a second unless it is set. Chunks that are
@@ -193,6 +204,7 @@ impl Writer {
     /// the summary tells.
     pub fn finish(mut self, end_ns: u64, status: Option<i32>) -> Result<Summary, RecordingError> {
         self.flush();
+        self.checkpoints.close();
         drop(self.jobs.take());
         let output = self.worker.take().and_then(|worker| worker.join().ok()).ok_or_else(|| RecordingError::Io {
             action: "finish",
@@ -216,18 +228,20 @@ impl Writer {
             first_event: self.given,
             ..ChunkHeader::default()
         };
+        let checkpoints = output.checkpoints();
         let (bytes, ended) = output.finish(header, &notes);
         let stopped = self
             .shared
             .reason()
             .or_else(|| ended.as_ref().err().map(|error| format!("cannot write its index: {error}")));
-        Ok(Summary { events: end.events, bytes, not_recorded: end.not_recorded, complete: ended.is_ok(), stopped })
+        let complete = ended.is_ok();
+        Ok(Summary { events: end.events, bytes, checkpoints, not_recorded: end.not_recorded, complete, stopped })
     }
 
     fn send(&mut self, job: Job) {
         let events = match &job {
             Job::Events(sealed) => u64::from(sealed.header.items),
-            Job::Notes(..) => 0,
+            Job::Notes(..) | Job::Checkpoint(_) => 0,
         };
         let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
         if !sent {
@@ -321,6 +335,7 @@ impl Drop for Writer {
     fn drop(&mut self) {
         if self.worker.is_some() {
             self.flush();
+            self.checkpoints.close();
             drop(self.jobs.take());
             if let Some(worker) = self.worker.take() {
                 // A thread that failed has said so to `status` already.

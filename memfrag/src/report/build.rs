@@ -18,6 +18,8 @@ use memfrag_common::{Event, Op};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+mod saved;
+
 /// Call sites in a report.
 const TOP_SITES: usize = 20;
 
@@ -149,6 +151,11 @@ impl ReportBuilder {
     /// A report on the state at the end or, with `until`, on that at a moment (nanoseconds since the trace began).
     pub fn new(until: Option<u64>) -> Self {
         Self { until, ..Self::default() }
+    }
+
+    /// Leaves out, from now on, what is later than a moment. What was taken stays, so none of it should be.
+    pub fn keep_until(&mut self, until: Option<u64>) {
+        self.until = until;
     }
 
     /// Names call sites by these from now on. Without, a site is a place in a file.

@@ -17,11 +17,13 @@
 //! | [`heap`], [`trim`] | a heap walked from outside, and what trimming would return of it |
 //! | [`replay`] | the same calls under other allocators, beside the recorded program |
 //! | [`json`] | for programs |
+//! | [`checkpoint`] | states of a recording: made while it is written, gone on from when it is read |
 
 mod allocator;
 pub mod blame;
 pub mod build;
 mod chart;
+pub mod checkpoint;
 pub mod heap;
 pub mod json;
 pub mod ledger;

@@ -4,7 +4,8 @@ use crate::analysis::census::{Census, Source};
 use crate::analysis::metrics;
 use crate::analysis::{Ledger, ResidentPages, reconstruct};
 use crate::glibc::Layout;
-use crate::heap::{Block, Snapshot};
+use crate::heap::{Block, Heaps, Snapshot};
+use crate::recording::{Input, Saved, put};
 use crate::target::Residency;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -40,6 +41,48 @@ impl Looks {
     /// The heap of a process was walked at `time`.
     pub(super) fn walk(&mut self, process: usize, execs: u64, time: u64, layout: &Layout, heap: Snapshot) {
         self.of(process, execs).walk = Some(Arc::new((time, layout.clone(), heap)));
+    }
+
+    /// Appends what was seen of the programs that the processes are.
+    pub(super) fn save(&self, heaps: &Heaps, out: &mut Vec<u8>) {
+        let execs = |process: &usize| heaps.processes()[*process].execs();
+        let current = self.looks.iter().filter(|(process, look)| look.execs == execs(process));
+        let mut current: Vec<(usize, &Look)> = current.map(|(process, look)| (*process, look)).collect();
+        current.sort_unstable_by_key(|(process, _)| *process);
+        put(out, current.len() as u64);
+        for (process, look) in current {
+            put(out, process as u64);
+            look.pages.is_some().save(out);
+            if let Some((residency, heap)) = look.pages.as_deref() {
+                residency.save(out);
+                heaps.save_snapshot(process, heap, out);
+            }
+            look.walk.is_some().save(out);
+            if let Some((time, layout, heap)) = look.walk.as_deref() {
+                time.save(out);
+                layout.save(out);
+                heaps.save_snapshot(process, heap, out);
+            }
+        }
+    }
+
+    /// What [`Self::save`] wrote.
+    pub(super) fn load(input: &mut Input<'_>, heaps: &mut Heaps) -> Option<Self> {
+        let mut looks = Self::default();
+        for _ in 0..input.varint()? {
+            let process = usize::try_from(input.varint()?).ok()?;
+            let mut look = Look { execs: heaps.processes().get(process)?.execs(), ..Look::default() };
+            if bool::load(input)? {
+                let residency = Saved::load(input)?;
+                look.pages = Some(Arc::new((residency, heaps.load_snapshot(process, input)?)));
+            }
+            if bool::load(input)? {
+                let (time, layout) = (Saved::load(input)?, Saved::load(input)?);
+                look.walk = Some(Arc::new((time, layout, heaps.load_snapshot(process, input)?)));
+            }
+            looks.looks.insert(process, look);
+        }
+        Some(looks)
     }
 
     /// The resident pages of a process as they were seen last.

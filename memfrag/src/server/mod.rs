@@ -19,7 +19,7 @@
 //! | [`sources`] | the recordings |
 //! | [`source`] | one of them, whether it grows or not |
 //! | [`player`] | a place in a recording that moves, and the heaps there |
-//! | [`place`], [`states`] | what a player stands on, and what it can go back to |
+//! | [`place`], [`states`], `coming` | what a player stands on, what it can go back to, what it goes on from |
 //! | [`stage`] | a player that a thread moves and that many watch |
 //! | [`tiles`] | the map of a heap: what pages see of it, and what they were sent |
 //! | [`limits`] | how much of everything a client may have |
@@ -28,6 +28,7 @@
 pub mod access;
 mod asking;
 pub mod assets;
+mod coming;
 pub mod download;
 pub mod http;
 pub mod import;

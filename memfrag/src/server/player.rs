@@ -9,6 +9,7 @@
 //! All work is done in slices: [`Player::advance`] looks at the clock that it is given after some thousand events, so
 //! that whoever waits for the player never waits long.
 
+use super::coming::Coming;
 use super::place::{Place, Ran};
 use super::source::{Facts, Source};
 use crate::heap::Heaps;
@@ -22,6 +23,8 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_millis(25);
 /// How often a player that stands looks whether something came that belongs before it.
 const IDLE_LOOK: Duration = Duration::from_millis(250);
+/// How often it is looked whether a checkpoint is unpacked.
+const COMING_LOOK: Duration = Duration::from_millis(1);
 /// How often a player that plays moves.
 const FRAME: Duration = Duration::from_millis(16);
 /// How far behind its clock a player may be before it says so and sets the clock back.
@@ -132,13 +135,17 @@ impl Chunks {
         self.0 = None;
         self.0 = Some(source.reader());
     }
+
+    fn shared(&self) -> &Arc<Reader> {
+        self.0.as_ref().expect("held but for the moment of a look")
+    }
 }
 
 impl std::ops::Deref for Chunks {
     type Target = Reader;
 
     fn deref(&self) -> &Reader {
-        self.0.as_deref().expect("held but for the moment of a look")
+        self.shared()
     }
 }
 
@@ -149,6 +156,8 @@ pub struct Player {
     chunks: Chunks,
     /// Everything up to a place of the recording.
     base: Place,
+    /// A place to go on from instead, once its checkpoint is unpacked.
+    coming: Option<Coming>,
     /// That, and what stands behind the place but is not later than the time aimed at.
     exact: Option<Place>,
     aim: Aim,
@@ -174,10 +183,11 @@ impl Player {
             .unwrap_or_else(|| Place::new(&chunks, Arc::clone(source.symbols())));
         let at_ns = base.cursor.latest();
         let began = base.cursor.event();
-        Self {
+        let mut player = Self {
             source,
             chunks,
             base,
+            coming: None,
             exact: None,
             aim: Aim::Newest,
             arrived: false,
@@ -186,7 +196,9 @@ impl Player {
             behind: true,
             epoch: 0,
             watched: BTreeSet::new(),
-        }
+        };
+        player.jump(u64::MAX, u64::MAX, |_| true);
+        player
     }
 
     /// A second one, that stands where this one is.
@@ -196,6 +208,7 @@ impl Player {
             source: Arc::clone(&self.source),
             chunks: self.chunks.clone(),
             base: self.base.share(),
+            coming: None,
             exact: self.exact.as_mut().map(Place::share),
             watched: self.watched.clone(),
             ..*self
@@ -354,6 +367,7 @@ impl Player {
 
     fn play(&mut self, speed: f64, now: Duration) {
         self.leave_exact();
+        self.coming = None;
         let speed = if speed == 0.0 { 0.0 } else { speed.clamp(*SPEEDS.start(), *SPEEDS.end()) };
         self.set_out(Aim::Play { speed, from_ns: self.at_ns, since: now });
     }
@@ -378,6 +392,8 @@ impl Player {
         let here = Some(self.base.cursor.event()).filter(|_| usable(&self.base));
         let mut states = self.source.states();
         let kept = states.event_before(time, event);
+        let nearest = here.max(kept).unwrap_or(0);
+        self.coming = Coming::nearer(self.chunks.shared(), &self.source, nearest, time, event);
         if here.is_some_and(|here| kept.is_none_or(|kept| kept <= here.saturating_add(WORTH))) {
             return;
         }
@@ -388,6 +404,25 @@ impl Player {
         self.watch_again();
     }
 
+    /// Goes to the place that was to come, if its checkpoint is unpacked; false when it is still to come.
+    fn has_come(&mut self, has_time: &mut dyn FnMut() -> bool) -> bool {
+        let Some(coming) = &self.coming else { return true };
+        if !coming.is_there() {
+            if has_time() {
+                std::thread::sleep(COMING_LOOK);
+            }
+            return false;
+        }
+        // One that is damaged leaves everything as it was: the way is longer then.
+        if let Some(place) = self.coming.take().and_then(Coming::take) {
+            self.base = place;
+            self.began = self.base.cursor.event();
+            self.epoch += 1;
+            self.watch_again();
+        }
+        true
+    }
+
     /// Looks what the recording has now.
     fn look(&mut self) {
         self.chunks.look(&self.source);
@@ -396,6 +431,9 @@ impl Player {
     /// Goes on for as long as `has_time` says; `now` is the time since any moment, the same each time.
     pub fn advance(&mut self, now: Duration, has_time: &mut dyn FnMut() -> bool) -> Advanced {
         let before = (self.seen(), self.arrived, self.behind, self.aim);
+        if !self.has_come(has_time) {
+            return Advanced { changed: false, rest: Some(COMING_LOOK) };
+        }
         let rest = match self.aim {
             Aim::Newest => Some(self.follow(has_time)),
             Aim::Time(time) => self.approach(time, has_time),

@@ -1,7 +1,7 @@
 //! Disks that fill up.
 
 use super::super::store::Store;
-use super::super::{Item, Reader, Status, Writer};
+use super::super::{Item, Mark, Reader, Status, Writer};
 use super::samples::{header, program, read};
 use crate::capture::Sink;
 use std::fs::{self, File, OpenOptions};
@@ -35,6 +35,39 @@ fn small(path: &Path, room: u64) -> Writer {
     let file = OpenOptions::new().append(true).open(path).unwrap();
     let length = start.len() as u64;
     Writer::with_store(Box::new(Small { file, room: room.max(length), length }), path, length).unwrap()
+}
+
+#[test]
+fn a_checkpoint_that_does_not_fit_leaves_its_room_to_the_events() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("full.mfrag");
+    let events = program(600, 33);
+    let record = |room: u64, parts: &[u8]| {
+        let mut writer = small(&path, room);
+        writer.events(&events[..300]);
+        writer.flush();
+        writer.checkpoints().pass_on(&mut &parts[..]).unwrap();
+        writer.events(&events[300..]);
+        writer.finish(5, None).unwrap()
+    };
+    let without = record(u64::MAX, &[]).bytes;
+    let mut parts: Vec<u8> = Vec::new();
+    let reader = Reader::open(&path).unwrap();
+    // Two parts, the second of them short.
+    let state: Vec<u8> = (0..(4_u32 << 20) + 5000).map(|at| (at.wrapping_mul(0x9e37_79b9) >> 24) as u8).collect();
+    let bytes = reader.write_checkpoint(&Mark::new(300, 1 << 40), &state, &mut parts).unwrap().unwrap();
+    let mut kept = 0;
+    for room in (without - 200..without + bytes + 200).step_by(997).chain([without, without + bytes]) {
+        let summary = record(room, &parts);
+        let reader = Reader::open(&path).unwrap();
+        assert_eq!((reader.damage(), reader.cut_bytes()), Default::default(), "{room}");
+        assert!(room < without || summary.events >= 300 && summary.bytes <= room, "{room}");
+        assert!(read(&reader).0 == events[..summary.events as usize], "{room}");
+        let found = reader.checkpoints_before(u64::MAX, u64::MAX).filter_map(|found| reader.state(&found)).count();
+        assert_eq!(summary.checkpoints.count, found as u64, "{room}");
+        kept += found;
+    }
+    assert!(kept > 0);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Recordings written, damaged in every way, and read back.
 
+mod checkpoint;
 mod damage;
 mod disk;
 mod follow;

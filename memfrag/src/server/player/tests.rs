@@ -102,10 +102,39 @@ fn perform<S: Sink>(program: &[(i64, Step)], sink: &mut S, flush: &mut dyn FnMut
     last
 }
 
+/// Adds a checkpoint of every third place between two chunks.
+fn make_checkpoints(path: &Path, program: &[(i64, Step)], writer: &mut Writer) {
+    let mut all = ReportBuilder::new(None);
+    perform(program, &mut all, &mut |_| {});
+    writer.flush();
+    let mut reader = Reader::follow(File::open(path).unwrap(), path).unwrap();
+    while reader.events() < all.event_count() {
+        std::thread::sleep(Duration::from_micros(50));
+        reader.refresh().unwrap();
+    }
+    let mut place = Place::new(&reader, Arc::new(crate::symbolize::Symbols::new(0)));
+    let mut marks = 0;
+    let mut keep = |mark: &Mark, builder: &mut ReportBuilder| {
+        marks += 1;
+        if marks % 3 == 0 {
+            let state = builder.save().expect("it can be saved");
+            let mut parts = Vec::new();
+            reader.write_checkpoint(mark, &state, &mut parts).unwrap().expect("it is small");
+            writer.checkpoints().pass_on(&mut &parts[..]).unwrap();
+        }
+    };
+    while place.run(&reader, &Limit::default(), &mut || true, &mut keep) != Ran::End {}
+}
+
 fn record(path: &Path, program: &[(i64, Step)]) {
+    record_with(path, program, make_checkpoints);
+}
+
+fn record_with(path: &Path, program: &[(i64, Step)], checkpoints: impl Fn(&Path, &[(i64, Step)], &mut Writer)) {
     let mut writer = Writer::create(path, &header()).unwrap();
     writer.set_patience(Duration::MAX);
     let end = perform(program, &mut writer, &mut Writer::flush);
+    checkpoints(path, program, &mut writer);
     writer.finish(end, Some(0)).unwrap();
 }
 
@@ -136,6 +165,10 @@ fn settle(player: &mut Player, now: Duration, pieces: u32) {
             left = left.saturating_sub(1);
             left > 0
         });
+        if player.coming.is_some() {
+            std::thread::sleep(Duration::from_micros(200));
+            continue;
+        }
         if advanced.rest != Some(Duration::ZERO) {
             return;
         }
@@ -253,9 +286,35 @@ proptest! {
 
 /// A second in which something happens every millisecond.
 fn steady(path: &Path) {
-    let program: Vec<(i64, Step)> =
-        (0..1000).map(|at| (1_000_000, if at % 2 == 0 { Step::Alloc(0, at % 40, 8) } else { Step::Flush })).collect();
-    record(path, &program);
+    record(path, &steady_program());
+}
+
+fn steady_program() -> Vec<(i64, Step)> {
+    (0..1000).map(|at| (1_000_000, if at % 2 == 0 { Step::Alloc(0, at % 40, 8) } else { Step::Flush })).collect()
+}
+
+#[test]
+fn the_end_is_reached_from_the_last_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.mfrag");
+    steady(&path);
+    let source = Source::open(&path).unwrap();
+    let last = source.reader().checkpoints_before(u64::MAX, u64::MAX).next().expect("there are some").mark().event();
+    assert!((400..500).contains(&last), "{last}");
+    let mut player = Player::new(Arc::clone(&source));
+    while player.coming.is_some() {
+        // No time for anything but to look whether it has come.
+        let mut looks = 0;
+        let _ = player.advance(Duration::ZERO, &mut || std::mem::replace(&mut looks, 1) == 0);
+    }
+    assert!((last..last + 3).contains(&player.builder().event_count()), "{}", player.builder().event_count());
+    settle(&mut player, Duration::ZERO, 9);
+    assert_eq!((player.status().state, player.builder().event_count()), (State::Ended, 500));
+    // Far before the states that this player kept.
+    player.command(Command::Step { events: -250 }, Duration::ZERO);
+    assert!(player.coming.is_some());
+    settle(&mut player, Duration::ZERO, 9);
+    assert_eq!(player.builder().event_count(), 250);
 }
 
 #[test]
@@ -372,7 +431,7 @@ fn a_recording_is_followed_while_it_is_written() {
 fn a_writer_that_died_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.mfrag");
-    steady(&path);
+    record_with(&path, &steady_program(), |_, _, _| {});
     let whole = std::fs::read(&path).unwrap();
     std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
     let source = Source::open(&path).unwrap();
