@@ -27,7 +27,7 @@ const ledger: Ledger = {
 function report(change: Partial<ProcessReport> = {}): ProcessReport {
     return {
         pid: 1, comm: "x", exit: null, threads: 1, totals: { allocations: 0, frees: 0, reallocations: 0, requested_bytes: 0, freed_bytes: 0 },
-        older: { blocks: 0, bytes: 0 }, walked_at_ns: null, damaged_at_ns: null, peak: { at_ns: 0, live_blocks: 0, requested_bytes: 0 },
+        older: { blocks: 0, bytes: 0 }, older_unknown: false, walked_at_ns: null, damaged_at_ns: null, peak: { at_ns: 0, live_blocks: 0, requested_bytes: 0 },
         end: { live_blocks: 1, requested_bytes: 10 * MIB, rss_bytes: 200 * MIB, rss_anon_bytes: null, rss_at_ns: null, ledger, metrics: {} },
         allocator: { name: "glibc", version: "2.36", path: "" }, anomalies: {}, blame, mapped: { mapped_bytes: 0, unmapped_bytes: 0, brk_growth_bytes: 0 }, ...change,
     };
@@ -64,6 +64,13 @@ test("malloc_trim is spoken of only where the allocator has it, and of a process
     const other = words({ allocator: { name: "jemalloc", version: null, path: "" } });
     assert.match(other, /dirty_decay_ms/);
     assert.doesNotMatch(other, /malloc_trim|memfrag trim/);
+});
+
+test("pages that older blocks may hold are not said to be free", () => {
+    const [first] = findings(report({ older_unknown: true, allocator: { name: "jemalloc", version: null, path: "" } }), null);
+    assert.equal(first!.tone, "caution");
+    assert.doesNotMatch(`${first!.text} ${first!.next}`, /could return|dirty_decay_ms/);
+    assert.match(first!.next, /from its start/);
 });
 
 test("damage, and an allocator that is not understood, are findings of their own", () => {

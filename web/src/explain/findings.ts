@@ -36,6 +36,9 @@ export function findings(report: ProcessReport, blame: Blame | null): Finding[] 
 function trim(blame: Blame, report: ProcessReport): Finding {
     const amount = bytes(blame.trim_yield_bytes);
     const little = blame.trim_yield_bytes < 1 << 16;
+    if (report.older_unknown && !little) {
+        return { amount, text: "lie on pages without a block that is known. The process ran before the trace: its blocks from then may lie there.", next: "Trace it from its start, for what is free to be told from what is old.", tone: "caution", owner: null };
+    }
     if (!isGlibc(report)) {
         if (little) return { amount, text: "lie on whole free pages: there is nothing to return.", next: "", tone: "fine", owner: null };
         return { amount, text: "lie on whole free pages, which the allocator could return now.", next: returning(report), tone: "act", owner: null };

@@ -70,6 +70,8 @@ export interface ProcessReport {
     threads: number;
     totals: { allocations: number; frees: number; reallocations: number; requested_bytes: number; freed_bytes: number };
     older: { blocks: number; bytes: number };
+    /** It ran before the trace, and its blocks from then are not known: what they hold counts as free. */
+    older_unknown: boolean;
     walked_at_ns: number | null;
     damaged_at_ns: number | null;
     peak: { at_ns: number; live_blocks: number; requested_bytes: number };
