@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-tests_on_both!(git, python, perl, cc1, node);
+tests_on_both!(git, python, perl, cc1, node, sixteen_threads);
 
 /// The history of a repository made for this, with its changes.
 fn git(backend: Backend) -> Result<()> {
@@ -82,6 +82,11 @@ fn node(backend: Backend) -> Result<()> {
     let script = "let kept = []; for (let i = 0; i < 20000; i++) { \
         const b = Buffer.allocUnsafeSlow(500 + i % 3000).fill(i % 251); if (i % 9 === 0) kept.push(b); }";
     agrees(backend, Command::new(place::tool("node")?).args(["-e", script]))
+}
+
+/// Every tenth block is freed by another thread than the one that allocated it.
+fn sixteen_threads(backend: Backend) -> Result<()> {
+    agrees(backend, Command::new(place::program("threads")?).args(["16", "20000", "1"]))
 }
 
 /// What `at_exit.c` wrote: `malloc_info`'s document, and `mallinfo2`'s numbers by their names.

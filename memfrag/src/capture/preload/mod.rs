@@ -295,13 +295,16 @@ impl Capture for PreloadSession {
         Ok(Self::poll(self, sink, timeout)?.events)
     }
 
-    /// A thread that was stopped in the middle of a record holds back what others made later: that comes when it goes
-    /// on.
+    /// However much lies in the rings. But a thread that was stopped in the middle of a record holds back what others
+    /// made later: that comes when it goes on.
     fn settle(&mut self, sink: &mut dyn Sink) -> anyhow::Result<()> {
-        let begin = Instant::now();
         let now = self.output.ticker.now();
-        while (self.last_pass <= now || self.waiting() > 0) && begin.elapsed() < PATIENCE {
+        let mut moved = (self.taken, Instant::now());
+        while self.last_pass <= now || (self.holds_older(now) && moved.1.elapsed() < PATIENCE) {
             self.pass(sink)?;
+            if self.taken != moved.0 {
+                moved = (self.taken, Instant::now());
+            }
         }
         Ok(())
     }

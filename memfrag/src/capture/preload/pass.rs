@@ -73,6 +73,12 @@ impl PreloadSession {
         rings.map(|ring| ring.head - ring.tail).max().unwrap_or(0)
     }
 
+    /// Whether a ring holds a record that is not newer than this.
+    pub(super) fn holds_older(&self, stamp: u64) -> bool {
+        let mut rings = self.images.iter().flat_map(|image| &image.rings).filter(|ring| ring.tail < ring.head);
+        rings.any(|ring| ring.slot(ring.tail).load()[0].max(ring.last) <= stamp)
+    }
+
     /// How many records one pass takes. The next pass takes none that were made after this one began: were it to
     /// empty the rings, a program that keeps them full would find the daemon with nothing that it may take.
     fn share(&self) -> u64 {

@@ -2,6 +2,9 @@
 
 use super::image::Ring;
 
+/// Room that a thread may wait for: a record, and before it one that tells of those which found none.
+const NEEDED: u64 = 2;
+
 /// The watermark of one pass, which each ring that is looked at may lower.
 #[derive(Debug)]
 pub(crate) struct Watermark {
@@ -34,7 +37,10 @@ impl Watermark {
             ring.at_work = None;
             return sound;
         }
+        let room = ring.capacity() - (head - ring.tail);
         let since = match ring.at_work {
+            // It may wait for room, and that is made by who looks here: however long that takes, it is not stopped.
+            _ if room < NEEDED => self.begin,
             Some((old_state, old_head, since)) if (old_state, old_head) == (state, head) => since,
             _ => self.begin,
         };

@@ -548,3 +548,24 @@ fn a_thread_at_work_anew_is_waited_for_anew() {
     thread.producer.hold(FRAME);
     assert_eq!(pass(30 + STOPPED), 0, "at work again, with no record since");
 }
+
+#[test]
+fn a_thread_that_waits_for_room_is_not_stopped() {
+    let thread = Thread::new(16);
+    let mut rings = [(0, thread.ring())];
+    for stamp in 1..=16 {
+        assert!(thread.push(stamp, Kind::Alloc, stamp));
+    }
+    thread.producer.hold(FRAME);
+    let pass = |rings: &mut [(usize, Ring)], before: u64| {
+        let mut watermark = Watermark::new(before, before + SLACK, STOPPED);
+        assert!(watermark.observe(&mut rings[0].1, false));
+        watermark.stamp()
+    };
+    for round in 1..5 {
+        assert_eq!(pass(&mut rings, 100 + round * STOPPED), 15, "its next record has the stamp 16 or a later one");
+    }
+    Merger::default().release(&mut [&mut rings[0].1], 15, u64::MAX, |_, _| ());
+    assert_eq!(pass(&mut rings, 101 + 4 * STOPPED), 15, "there is room: from now on it is waited for");
+    assert_eq!(pass(&mut rings, 101 + 5 * STOPPED), 101 + 5 * STOPPED, "stopped");
+}
