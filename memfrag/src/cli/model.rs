@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use memfrag::glibc::Version;
 use memfrag::model::{CHOICES, Choice, Factory, Lifetimes, Models, Setting};
 use memfrag::recording::{Item, Reader};
-use memfrag::report::policies::{Document, render};
+use memfrag::report::policies::{Document, MOST_FORETOLD, render};
 use memfrag::report::{Report, ReportBuilder};
 use std::collections::HashMap;
 use std::path::Path;
@@ -137,7 +137,7 @@ pub(super) fn enter_agreement(report: &mut Report, file: &Path, at: Option<Durat
             .map(|_| (process.pid, Setting { version, arena_max: arena_max(), lifetimes: Lifetimes::default() }))
     };
     let wanted: HashMap<u32, Setting> = report.processes.iter().filter_map(version).collect();
-    if wanted.is_empty() {
+    if wanted.is_empty() || report.events.total > MOST_FORETOLD {
         return Ok(());
     }
     let until = at.map(|at| u64::try_from(at.as_nanos()).unwrap_or(u64::MAX));

@@ -206,7 +206,9 @@ pub struct Allocator {
     /// Its file.
     pub path: String,
     /// Share of the blocks whose address glibc's model foretold: how far what is modelled can be trusted. Absent for
-    /// other allocators and versions that are not known.
+    /// other allocators, versions that are not known, and recordings of more than [`MOST_FORETOLD`] events.
+    ///
+    /// [`MOST_FORETOLD`]: super::policies::MOST_FORETOLD
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_agreement: Option<f64>,
 }

@@ -6,6 +6,10 @@ use super::units::{bytes, count, plural};
 use crate::model::{self, Choice, ModelHeap, Policy};
 use serde::Serialize;
 
+/// A report asks glibc's model for its agreement up to so many events: that takes a reading of its own, about a second for
+/// each five million.
+pub const MOST_FORETOLD: u64 = 8_000_000;
+
 /// What the policies made of the events.
 #[derive(Clone, Debug, Serialize)]
 pub struct Document {

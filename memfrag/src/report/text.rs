@@ -9,6 +9,7 @@ pub use blame::render_blame;
 use super::chart;
 use super::model::{Process, Report, Site};
 use super::page::{Page, Style, Tone, clean, shorten, wrap};
+use super::policies::MOST_FORETOLD;
 use super::units::{about, bytes, count, duration, plural};
 use crate::heap::Anomalies;
 use memfrag_common::loss::Counter;
@@ -117,10 +118,14 @@ impl Page {
             let command = self.style.paint(Tone::Quiet, &command);
             self.line(&format!("  {command}"));
         }
-        if let Some(share) = process.allocator.as_ref().and_then(|allocator| allocator.model_agreement) {
+        let agreement = process.allocator.as_ref().and_then(|allocator| allocator.model_agreement);
+        if let Some(share) = agreement {
             let tone = if share >= 0.999 { Tone::Good } else { Tone::Warning };
             let share = super::policies::percent(share);
             self.field("Model", Some(tone), &format!("{share} of the addresses that glibc gave were foretold"));
+        } else if is_glibc(process) && report.events.total > MOST_FORETOLD {
+            let text = "not asked, for the number of events: memfrag model tells how much of them it foretells";
+            self.field("Model", None, text);
         }
         if let Some(owner) = process.shares_heap_of {
             self.line(&format!("  acted on the heap of its parent, process {owner}: its calls are counted there"));
@@ -320,6 +325,10 @@ fn per_event(size: u64, events: u64) -> String {
 
 fn name(process: &Process) -> &str {
     if process.comm.is_empty() { "(unknown)" } else { &process.comm }
+}
+
+fn is_glibc(process: &Process) -> bool {
+    process.allocator.as_ref().is_some_and(|allocator| allocator.name == "glibc" && allocator.version.is_some())
 }
 
 fn fate(process: &Process) -> String {
