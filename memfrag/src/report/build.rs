@@ -276,9 +276,12 @@ impl ReportBuilder {
         self.snapshots(process).last().and_then(|seen| allocator::identify(&seen.files, walked))
     }
 
-    /// The report's part on a process, the latest under this id, as it is at `now_ns`. `None` when there is none.
-    pub fn about(&self, pid: u32, now_ns: u64) -> Option<Process> {
-        Some(self.describe(self.heaps.index_of(pid)?, now_ns))
+    /// The report's part on a process, the latest under this id, as it is at `now_ns`, captured by `backend`. `None` when
+    /// there is none.
+    pub fn about(&self, pid: u32, now_ns: u64, backend: &str) -> Option<Process> {
+        let mut process = self.describe(self.heaps.index_of(pid)?, now_ns);
+        process.older_unknown &= comes_late(backend);
+        Some(process)
     }
 
     /// The report, when nothing more comes.
@@ -292,11 +295,8 @@ impl ReportBuilder {
         let now = self.until.map_or(duration_ns, |until| until.min(duration_ns));
         let mut processes: Vec<Process> = (0..self.heaps.processes().len()).map(|at| self.describe(at, now)).collect();
         processes.sort_by_key(|process| std::cmp::Reverse(process.peak.requested_bytes));
-        if meta.backend != "ebpf" {
-            // The preload library is in its programs from their start.
-            for process in &mut processes {
-                process.older_unknown = false;
-            }
+        for process in &mut processes {
+            process.older_unknown &= comes_late(&meta.backend);
         }
         Report {
             format: "memfrag-report",
@@ -516,6 +516,11 @@ fn timeline(heap: &Heap, now: u64) -> Timeline {
         frees: each(&sum(|point| point.frees)),
         rss_bytes: groups.iter().map(|group| group.iter().rev().find_map(|point| point.rss)).collect(),
     }
+}
+
+/// Whether a backend can come to programs that run already. The preload library is in its programs from their start.
+fn comes_late(backend: &str) -> bool {
+    backend == "ebpf"
 }
 
 #[cfg(test)]

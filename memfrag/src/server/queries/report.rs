@@ -29,7 +29,8 @@ pub(super) fn report(parameters: Map<String, Value>, context: &Context<'_>) -> R
 pub(super) fn summary(state: &super::State, pid: u32, limit: &super::Limit) -> Result<Summary, QueryError> {
     let (_, heap) = state.process(pid)?;
     let digest = digest::of(heap, limit)?;
-    let process = state.builder.about(pid, state.at_ns).ok_or(QueryError::NoProcess { pid, at_ns: state.at_ns })?;
+    let process = state.builder.about(pid, state.at_ns, &state.reader.header().backend);
+    let process = process.ok_or(QueryError::NoProcess { pid, at_ns: state.at_ns })?;
     limit.check()?;
     Ok(Summary { at_ns: state.at_ns, process, events: state.builder.counted(state.reader.bytes()), digest })
 }
