@@ -76,10 +76,11 @@ export function restore(hash: string): Look {
 export function keepPermalink(): void {
     let due: ReturnType<typeof setTimeout> | null = null;
     effect(() => {
-        // Until it is known what is watched, the link that led here stands.
-        if (watched.value === null) return;
-        const text = encode(look.value);
         if (due) clearTimeout(due);
+        // Until it is known what is watched, and while the cursor is on its way, the link that led here stands.
+        const now = status.value;
+        if (watched.value === null || now === null || (now.state === "paused" && now.behind)) return;
+        const text = encode(look.value);
         due = setTimeout(() => {
             const hash = text ? `#${text}` : "";
             if (location.hash !== hash) history.replaceState(null, "", `${location.pathname}${location.search}${hash}`);

@@ -247,7 +247,7 @@ test("a permalink brings back what was looked at", { skip }, async () => {
     const look = "t=500000000&tab=blame&by=thread&a=100000000&b=600000000&range=200000000-700000000";
     const { page, close } = await open(chrome, server.url, { look });
     await at(page, "0.500 s");
-    await page.waitForFunction(() => location.hash.includes("source=0"));
+    await page.waitForFunction(() => /source=0&.*t=500000000&/.test(location.hash));
     const link = page.url();
     await close();
     const token = new URL(server.url).hash;
