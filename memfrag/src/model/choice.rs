@@ -89,7 +89,7 @@ pub const CHOICES: &[Choice] = &[
     classic(7),
     Choice {
         name: "lifetimes",
-        about: "first fit in two heaps, one for call sites whose blocks live long; a bound",
+        about: "two heaps, one for sites whose blocks stay",
         environment: None,
         kind: Kind::Lifetimes,
     },

@@ -1,7 +1,7 @@
 //! A process's heap under allocation policies. Field names are those of the JSON document; they are added to, never
 //! renamed within a version. Sizes are bytes.
 
-use super::page::{Page, Style, Tone, clean};
+use super::page::{Page, Style, Tone, clean, shorten};
 use super::units::{bytes, count, plural};
 use crate::model::{self, Choice, ModelHeap, Policy};
 use serde::Serialize;
@@ -40,6 +40,8 @@ pub struct Document {
 pub struct Outcome {
     /// Its name.
     pub policy: String,
+    /// What it is, in some words.
+    pub about: &'static str,
     /// What to set in the environment for the real allocator to act so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub environment: Option<&'static str>,
@@ -129,9 +131,11 @@ impl Outcome {
     fn new(policy: &dyn Policy) -> Self {
         let (footprint, counts, contents) = (policy.footprint(), policy.counts(), policy.contents());
         let exact = counts.exact.filter(|_| counts.placements > 0);
+        let choice = Choice::find(policy.name());
         Self {
             policy: policy.name().to_owned(),
-            environment: Choice::find(policy.name()).and_then(|choice| choice.environment),
+            about: choice.map_or("", |choice| choice.about),
+            environment: choice.and_then(|choice| choice.environment),
             peak_footprint_bytes: footprint.peak,
             peak_at_ns: footprint.peak_time,
             final_footprint_bytes: footprint.now,
@@ -172,15 +176,16 @@ pub fn render(document: &Document, style: Style) -> String {
             &format!("! {lost} lost: from there on blocks are where they should not be"),
         );
     }
-    let head = format!("  {:<14}{:>12}{:>12}{:>12}  {}", "policy", "peak", "at the end", "free", "set");
+    let head =
+        format!("  {:<14}{:>12}{:>12}{:>12}  {}", "policy", "peak", "at the end", "free", "what to set, or what it is");
     let head = page.style.paint(Tone::Quiet, &head);
     page.line("");
     page.line(&head);
     for outcome in &document.policies {
         let cells = [outcome.peak_footprint_bytes, outcome.final_footprint_bytes, outcome.free_bytes];
         let cells = cells.map(|cell| format!("{:>12}", bytes(cell))).concat();
-        let set = outcome.environment.unwrap_or_default();
-        page.line(format!("  {:<14}{cells}  {set}", outcome.policy).trim_end());
+        let about = shorten(outcome.environment.unwrap_or(outcome.about), page.style.width().saturating_sub(54));
+        page.line(format!("  {:<14}{cells}  {about}", outcome.policy).trim_end());
     }
     page.text
 }

@@ -81,12 +81,12 @@ pub const CLASSICS: &[Classic] = &[
     },
     Classic {
         name: "pages",
-        about: "a page for each size class, as in mimalloc and tcmalloc",
+        about: "pages by size class, as in mimalloc",
         make: |name| Box::new(Driven::new(name, paged::Paged::new())),
     },
     Classic {
         name: "mesh",
-        about: "spans by size class that share memory where blocks do not collide, as in Mesh",
+        about: "spans that share memory, as in Mesh",
         make: |name| Box::new(Driven::new(name, mesh::Mesh::new())),
     },
     Classic {
