@@ -207,15 +207,20 @@ fn any_moment_is_the_same_from_a_checkpoint(backend: Backend) -> Result<()> {
     ensure!(before == total, "{before} of {total} events at the end");
     both.same(&["report"])?;
     both.same(&["blame", "--json"])?;
-    served(&both, time, end)
+    // At its end the program holds as little as the process that it started.
+    let pid = whole["processes"][0]["pid"].as_u64().context("no process")?;
+    served(&both, pid, time, end)
 }
 
 /// Seeks in both to the same moments, and compares what is told there.
-fn served(both: &Both, time: u64, end: u64) -> Result<()> {
+fn served(both: &Both, pid: u64, time: u64, end: u64) -> Result<()> {
     let told = |name: &str| {
         let dashboard = Dashboard::start(memfrag(&["serve", "--addr", "0"])?.arg(both.path(name)))?;
         let (mut client, hello) = dashboard.connect()?;
-        let status = client.wait("status", |status| status["state"] == "ended" && status["behind"] == false)?;
+        client.say(&json!({ "type": "watch", "source": 0, "pid": pid }))?;
+        let at_its_end =
+            |status: &Value| status["pid"] == pid && status["state"] == "ended" && status["behind"] == false;
+        let status = client.wait("status", at_its_end)?;
         let mut told = vec![hello["sources"][0]["events"].clone(), pick(&status)];
         for (id, at) in (1..).zip([time + (end - time) / 2, time, time / 2, end - 1]) {
             client.say(&json!({ "type": "cursor", "command": "seek", "at_ns": at }))?;

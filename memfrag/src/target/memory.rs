@@ -98,12 +98,16 @@ mod tests {
     fn touched_memory_shows() {
         const SIZE: usize = 32 << 20;
         let pid = std::process::id();
-        let before = MemorySample::read(pid, 0).expect("it runs");
-        let block = vec![1u8; SIZE];
-        let after = MemorySample::read(pid, 1).expect("it runs");
-        assert!(after.rss_anon >= before.rss_anon + SIZE as u64 / 2, "{before:?} {after:?}");
-        assert!(after.rss >= after.rss_anon && after.virtual_bytes >= after.rss);
-        drop(block);
+        // Other tests of this process give memory back meanwhile, but not each time.
+        let shows = (0..20).any(|_| {
+            let before = MemorySample::read(pid, 0).expect("it runs");
+            let block = vec![1u8; SIZE];
+            let after = MemorySample::read(pid, 1).expect("it runs");
+            assert!(after.rss >= after.rss_anon && after.virtual_bytes >= after.rss);
+            drop(block);
+            after.rss_anon >= before.rss_anon + SIZE as u64 / 2
+        });
+        assert!(shows, "32 MiB were touched and never seen");
     }
 
     #[test]
