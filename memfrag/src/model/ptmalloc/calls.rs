@@ -216,7 +216,7 @@ impl Space {
         if self.rules.realloc_rest_cached {
             self.free_chunk(thread, id);
         } else {
-            self.free_to_arena(thread, id);
+            self.free_to_arena(id);
         }
     }
 
@@ -229,7 +229,7 @@ impl Space {
             for list in cache.bins.into_iter() {
                 for id in list.into_iter().rev() {
                     self.chunks[id].state = State::Used;
-                    self.free_to_arena(thread, id);
+                    self.free_to_arena(id);
                 }
             }
             self.give_back(thread, cache.chunk);

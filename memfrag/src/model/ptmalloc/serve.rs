@@ -196,12 +196,12 @@ impl Space {
         if self.has_room(thread, self.chunks[id].size) {
             self.put(thread, id);
         } else {
-            self.free_to_arena(thread, id);
+            self.free_to_arena(id);
         }
     }
 
     /// Frees a chunk past the cache.
-    pub(super) fn free_to_arena(&mut self, _thread: usize, id: Id) {
+    pub(super) fn free_to_arena(&mut self, id: Id) {
         let size = self.chunks[id].size;
         let at = self.chunks[id].arena;
         if self.rules.fastbins && size <= FAST_LARGEST {

@@ -77,7 +77,8 @@ impl Space {
             if !self.makes_room(start..told) {
                 return false;
             }
-            self.retire_top(0, 32);
+            self.arenas[0].top = NONE;
+            self.retire(0, top);
             self.arenas[0].top = self.chunks.begin(start, told - start, 0, State::Top);
             self.arenas[0].system += told - end;
             return true;
@@ -125,15 +126,14 @@ impl Space {
         self.obtained();
     }
 
-    /// Makes the old top of an arena a free chunk with a fencepost behind it.
-    fn retire_top(&mut self, at: u16, fence: u64) {
-        let top = std::mem::replace(&mut self.arenas[usize::from(at)].top, NONE);
-        let keep = self.chunks[top].size.saturating_sub(fence) & !15;
+    /// Makes what was an arena's top a free chunk with a fencepost behind it.
+    fn retire(&mut self, thread: usize, top: Id) {
+        let keep = self.chunks[top].size.saturating_sub(MIN_CHUNK) & !15;
         self.chunks[top].state = State::Used;
         if keep >= MIN_CHUNK {
             let fence = self.chunks.split(top, keep);
             self.chunks[fence].state = State::Fence;
-            self.free_chunk(0, top);
+            self.free_chunk(thread, top);
         } else {
             self.chunks[top].state = State::Fence;
         }
@@ -160,15 +160,7 @@ impl Space {
         let before = self.arenas[arena].top;
         self.arenas[arena].top = self.chunks.begin(base + header, size - header, at, State::Top);
         // The old top is freed with the new one in place.
-        let keep = self.chunks[before].size.saturating_sub(MIN_CHUNK) & !15;
-        self.chunks[before].state = State::Used;
-        if keep >= MIN_CHUNK {
-            let fence = self.chunks.split(before, keep);
-            self.chunks[fence].state = State::Fence;
-            self.free_chunk(thread, before);
-        } else {
-            self.chunks[before].state = State::Fence;
-        }
+        self.retire(thread, before);
         true
     }
 
