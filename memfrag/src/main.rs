@@ -1,12 +1,12 @@
 //! The command line.
 
+mod allocator;
 mod cli;
 
 use std::process::ExitCode;
 
-/// Probes on the machine's C library must not make memfrag trace itself: its own blocks come from elsewhere.
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static BLOCKS: allocator::Blocks = allocator::Blocks::new();
 
 fn main() -> ExitCode {
     cli::main()

@@ -297,6 +297,21 @@ impl Blocks {
         Some(self.region(region)?.get(addr as u16)?.block(region))
     }
 
+    /// Whether there are so many regions that the processor cannot have all their heads at hand.
+    #[inline]
+    pub(super) fn is_wide(&self) -> bool {
+        const SPANS_AT_HAND: usize = 128;
+        self.spans.len() > SPANS_AT_HAND
+    }
+
+    /// Sends for the head of the region that holds an address: what [`Self::send_for`] will need.
+    #[inline]
+    pub(super) fn send_for_region(&self, addr: u64) {
+        if let Some(region) = self.region(addr >> REGION_BITS) {
+            prefetch(region);
+        }
+    }
+
     /// Sends for the block at this address, or for the place where it would go.
     #[inline]
     pub(super) fn send_for(&self, addr: u64) {

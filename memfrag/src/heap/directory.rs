@@ -3,24 +3,26 @@
 use super::hash::BuildWordHasher;
 use hashbrown::HashMap;
 
-/// Places that are remembered. A heap of a gigabyte in pieces of 2 MiB has each at a place of its own.
+/// Places that are remembered at first. A heap of a gigabyte in pieces of 2 MiB has each at a place of its own.
 const RECENT: usize = 512;
 
 /// Pieces of an address space, found by their numbers.
 ///
 /// Most look-ups are for a piece that was looked up not long before: its place is remembered under the low bits of its
 /// number, and the map need not be asked. The places are remembered from the second look-up to change something on:
-/// a directory that is only read, or hardly used, does not pay for them.
+/// a directory that is only read, or hardly used, does not pay for them. There is room for as many as there are
+/// pieces: neighbours, of which a heap mostly consists, never take each other's place.
 #[derive(Debug)]
 pub(super) struct Directory<T> {
     pieces: Vec<(u64, T)>,
     places: HashMap<u64, u32, BuildWordHasher>,
-    recent: Option<Box<[u32; RECENT]>>,
+    /// Empty, or a power of two.
+    recent: Box<[u32]>,
 }
 
 impl<T> Default for Directory<T> {
     fn default() -> Self {
-        Self { pieces: Vec::new(), places: HashMap::default(), recent: None }
+        Self { pieces: Vec::new(), places: HashMap::default(), recent: Box::default() }
     }
 }
 
@@ -31,7 +33,7 @@ impl<T> Directory<T> {
 
     #[inline]
     fn recent(&self, number: u64) -> Option<usize> {
-        let place = self.recent.as_ref()?[number as usize % RECENT] as usize;
+        let place = *self.recent.get(number as usize & self.recent.len().wrapping_sub(1))? as usize;
         self.pieces.get(place).is_some_and(|piece| piece.0 == number).then_some(place)
     }
 
@@ -71,23 +73,37 @@ impl<T> Directory<T> {
     #[cold]
     fn recall(&mut self, number: u64) -> Option<usize> {
         let &place = self.places.get(&number)?;
-        self.recent.get_or_insert_with(|| Box::new([0; RECENT]))[number as usize % RECENT] = place;
+        if self.recent.len() < self.pieces.len().max(RECENT) {
+            self.remember();
+        }
+        let at = number as usize & (self.recent.len() - 1);
+        self.recent[at] = place;
         Some(place as usize)
+    }
+
+    /// Makes room for the places of all pieces, with as much to spare as there may be until the next time.
+    fn remember(&mut self) {
+        let room = (self.pieces.len() * 2).next_power_of_two().max(RECENT);
+        self.recent = vec![0; room].into();
+        for (place, (number, _)) in (0..).zip(&self.pieces) {
+            self.recent[*number as usize & (room - 1)] = place;
+        }
     }
 
     fn insert(&mut self, number: u64, piece: T) -> usize {
         let place = self.pieces.len();
         self.pieces.push((number, piece));
         self.places.insert(number, place as u32);
-        if let Some(recent) = &mut self.recent {
-            recent[number as usize % RECENT] = place as u32;
+        let at = number as usize & self.recent.len().wrapping_sub(1);
+        if let Some(recent) = self.recent.get_mut(at) {
+            *recent = place as u32;
         }
         place
     }
 
     /// Gives up what only makes further changes quick: none are to be expected.
     pub(super) fn rest(&mut self) {
-        self.recent = None;
+        self.recent = Box::default();
         self.pieces.shrink_to_fit();
     }
 
@@ -110,7 +126,7 @@ impl<T> Directory<T> {
 
     /// Bytes of memory that it takes, what the pieces own aside.
     pub(super) fn memory_bytes(&self) -> usize {
-        let recent = self.recent.as_ref().map_or(0, |recent| size_of_val(&**recent));
+        let recent = size_of_val(&*self.recent);
         self.pieces.capacity() * size_of::<(u64, T)>() + self.places.allocation_size() + recent
     }
 }

@@ -175,16 +175,25 @@ impl Heaps {
 
     /// Takes the next events into account: as [`Self::apply`] on each, but faster.
     pub fn apply_all(&mut self, events: &[Event]) {
+        // Mostly all of them are of the process of the last event.
+        let is_wide = self.processes.get(self.last).is_some_and(|process| self.spaces[process.heap].blocks().is_wide());
         for (at, event) in events.iter().enumerate() {
             // An event's own look-ups wait for one another, but those of different events need not.
-            if let Some(later) = events.get(at + AHEAD)
-                && let Some(addr) = later.block()
-                && let Some(heap) = self.heap_of(later.pid)
-            {
+            if is_wide && let Some((heap, addr)) = self.place_of(events.get(at + 2 * AHEAD)) {
+                heap.blocks().send_for_region(addr);
+            }
+            if let Some((heap, addr)) = self.place_of(events.get(at + AHEAD)) {
                 heap.send_for(addr);
             }
             self.apply(event);
         }
+    }
+
+    /// The heap and the address that a coming event is about.
+    #[inline]
+    fn place_of(&self, event: Option<&Event>) -> Option<(&Heap, u64)> {
+        let (event, addr) = event.and_then(|event| Some((event, event.block()?)))?;
+        Some((self.heap_of(event.pid)?, addr))
     }
 
     /// The heap that the latest process under this id acts on.
