@@ -6,7 +6,7 @@ use memfrag_tests::{place, skip, tests};
 use std::process::Command;
 use std::time::Duration;
 
-tests!(page_on_recordings, page_around_the_heap, map_of_the_heap);
+tests!(page_on_recordings, page_around_the_heap, map_of_the_heap, policies_beside_the_heap);
 
 /// With the recordings that they make, on a busy machine.
 const LIMIT: Duration = Duration::from_mins(8);
@@ -54,6 +54,10 @@ fn failures(told: &str) -> String {
 
 fn page_on_recordings() -> Result<()> {
     run("test/e2e/dashboard.e2e.mjs")
+}
+
+fn policies_beside_the_heap() -> Result<()> {
+    run("test/e2e/beside.e2e.mjs")
 }
 
 fn page_around_the_heap() -> Result<()> {

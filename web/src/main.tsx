@@ -3,6 +3,7 @@
 import { render } from "preact";
 import { App } from "./shell/App";
 import { listenToKeys } from "./store/commands";
+import { keepBeside } from "./store/beside";
 import { makeMap } from "./store/map";
 import { connect, watch } from "./store/server";
 import { connection, note } from "./store/session";
@@ -26,6 +27,7 @@ function begin(): void {
     } else {
         const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/api/socket`;
         makeMap(connect(start("worker.js"), url, token, look));
+        keepBeside();
         keepPermalink();
         keepTitle();
         window.addEventListener("hashchange", another);

@@ -97,11 +97,78 @@ export interface Region {
     resident_bytes: number | null;
 }
 
+/** A policy that can be asked for. */
+export interface Policy {
+    name: string;
+    about: string;
+    /** What to set for glibc to act so. */
+    environment: string | null;
+}
+
 export interface Hello {
     type: "hello";
     protocol: number;
     version: string;
     sources: Source[];
+    policies?: Policy[];
+}
+
+/** What a policy made of the events; names are those of `memfrag model --json`. */
+export interface Modelled {
+    policy: string;
+    peak_footprint_bytes: number;
+    peak_at_ns: number;
+    final_footprint_bytes: number;
+    agreement?: number;
+    placements: number;
+    failed: number;
+    growths: number;
+    avoidable_growths: number;
+    impossible_events: number;
+    requested_bytes: number;
+    taken_bytes: number;
+    free_bytes: number;
+    holes: number;
+    largest_hole_bytes: number;
+    live_blocks: number;
+    resident_bound_bytes: number;
+    lost_events: number;
+    unknown_blocks: number;
+}
+
+/** The heap that the recording tells of, beside a policy. */
+export interface RealHeap {
+    at_ns: number;
+    live_blocks: number;
+    requested_bytes: number;
+    taken_bytes: number;
+    footprint_bytes: number;
+    resident_bytes: number | null;
+    resident_at_ns: number | null;
+    resident_bound_bytes: number;
+    free_bytes: number;
+    holes: number;
+    largest_hole_bytes: number;
+    failed: number;
+    growths: number | null;
+    avoidable_growths: number | null;
+}
+
+export interface ModelMessage {
+    type: "model";
+    source: number;
+    pid: number;
+    policy: string;
+    at_ns: number;
+    events: number;
+    behind_events: number;
+    behind_ns: number;
+    learning: boolean;
+    problem: string | null;
+    model: Modelled | null;
+    real: RealHeap | null;
+    /** Occupancy in cells of `bytes`; see [decodeCells]. */
+    cells: { bytes: number; real: string; model: string } | null;
 }
 
 export interface Regions {
@@ -136,6 +203,7 @@ export type ServerMessage =
     | Regions
     | Palette
     | Notice
+    | ModelMessage
     | { type: "reply"; id: number; result: unknown }
     | { type: "error"; id: number | null; message: string };
 
@@ -167,6 +235,7 @@ export type ClientMessage =
     | View
     | { type: "ack"; seq: number }
     | Cursor
+    | { type: "model"; policy: string | null }
     | ({ type: "query"; id: number; kind: QueryKind } & Record<string, unknown>);
 
 // ---- queries ----------------------------------------------------------------------------------------------------------------
@@ -342,7 +411,7 @@ export type QueryKind = keyof Queries;
 
 // ---- text frames ------------------------------------------------------------------------------------------------------------
 
-const SERVER_TYPES = new Set(["hello", "sources", "processes", "status", "regions", "palette", "notice", "reply", "error"]);
+const SERVER_TYPES = new Set(["hello", "sources", "processes", "status", "regions", "palette", "notice", "model", "reply", "error"]);
 
 /** The message in a text frame, or null for one that this page does not know and passes over. Throws on what is no JSON object. */
 export function parseMessage(text: string): ServerMessage | null {
@@ -350,6 +419,21 @@ export function parseMessage(text: string): ServerMessage | null {
     if (typeof value !== "object" || value === null || Array.isArray(value)) throw new Error("a message that is no object");
     const type = (value as { type?: unknown }).type;
     return typeof type === "string" && SERVER_TYPES.has(type) ? (value as ServerMessage) : null;
+}
+
+/** Cells of a map beside another, at most. */
+export const MAX_BESIDE_CELLS = 4096;
+
+/** The values of cells that came as base64. Empty for what is no such text, or has more cells than there may be. */
+export function decodeCells(text: string): Uint8Array {
+    if (text.length > Math.ceil(MAX_BESIDE_CELLS / 3) * 4) return new Uint8Array();
+    let bytes: string;
+    try {
+        bytes = atob(text);
+    } catch {
+        return new Uint8Array();
+    }
+    return bytes.length > MAX_BESIDE_CELLS ? new Uint8Array() : Uint8Array.from(bytes, (one) => one.charCodeAt(0));
 }
 
 // ---- binary frames ----------------------------------------------------------------------------------------------------------

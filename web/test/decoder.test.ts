@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { decodeFrame, formatAddress, MalformedFrame, parseAddress, parseMessage } from "../src/protocol";
+import { decodeCells, decodeFrame, formatAddress, MalformedFrame, MAX_BESIDE_CELLS, parseAddress, parseMessage } from "../src/protocol";
 
 type Tile = { tile: bigint; code: number; bytes: number[] };
 
@@ -91,4 +91,19 @@ test("addresses", () => {
     assert.equal(parseAddress(" 7F10 "), 0x7f10);
     for (const text of ["", "0x", "heap", "0x12345678901234567", "-1", "1 2"]) assert.equal(parseAddress(text), null);
     assert.equal(formatAddress(0x7f12a4c00010), "0x7f12a4c00010");
+});
+
+test("cells of a model are its bytes, and nothing else is taken for cells", () => {
+    assert.deepEqual([...decodeCells("AQP/")], [1, 3, 255]);
+    assert.deepEqual([...decodeCells("")], []);
+    const most = Buffer.alloc(MAX_BESIDE_CELLS, 77);
+    assert.deepEqual(decodeCells(most.toString("base64")), new Uint8Array(most));
+    for (const text of ["A", "*", "AQP/AQ=A", Buffer.alloc(MAX_BESIDE_CELLS + 1).toString("base64"), "A".repeat(1 << 20)]) {
+        assert.equal(decodeCells(text).length, 0, text.slice(0, 20));
+    }
+});
+
+test("a message on a model is known", () => {
+    const text = '{"type":"model","source":0,"pid":7,"policy":"buddy","behind_events":3,"problem":null,"model":null,"real":null,"cells":null}';
+    assert.equal(parseMessage(text)?.type, "model");
 });

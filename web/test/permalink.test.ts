@@ -5,7 +5,7 @@ import { takeToken } from "../src/store/token";
 
 const FULL: Look = {
     source: 1, pid: 4242, tab: "flame", at: 985_000_000, range: { from: 10, to: 2_000_000_000 }, a: 5, b: 77,
-    mode: "heat", map: "hilbert,38,0x7f10", address: "0x7f1a10000000", site: "0x55 main+0x1f & more#=%", by: "thread", measure: "stranded", filter: "malloc 0x10",
+    mode: "heat", map: "hilbert,38,0x7f10", address: "0x7f1a10000000", site: "0x55 main+0x1f & more#=%", by: "thread", measure: "stranded", beside: "first-fit", filter: "malloc 0x10",
 };
 
 test("what a link holds comes back", () => {

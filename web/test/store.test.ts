@@ -3,8 +3,10 @@ import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
 import type { ClientMessage, Process, ServerMessage, Source } from "../src/protocol";
 import { NOTHING, type Look } from "../src/store/permalink";
+import { keepBeside } from "../src/store/beside";
 import { connect, cursor, speed, watch } from "../src/store/server";
-import { connection, dismiss, forget, largest, live, note, notes, process, processes, receive, source, status } from "../src/store/session";
+import { connection, dismiss, forget, largest, live, model, note, notes, policies, process, processes, receive, source, status } from "../src/store/session";
+import { beside, tab } from "../src/store/view";
 import { Client } from "../src/worker/client";
 import type { FromEngine, Link, ToEngine } from "../src/worker/messages";
 
@@ -152,4 +154,29 @@ test("the largest process counts what is resident, and one that runs before one 
     assert.equal(largest([ended, one(2, 10)])?.pid, 2);
     assert.equal(largest([{ ...one(1, 0), rss_bytes: 900 }, one(2, 10)])?.pid, 1);
     assert.equal(largest([]), null);
+});
+
+test("a policy is asked for while it is looked at, and again of a server that is back", () => {
+    const server = new Played();
+    const named = { name: "first-fit", about: "the lowest hole", environment: null };
+    const stop = keepBeside();
+    const asked = () => server.sent.flatMap((one) => (one.type === "model" ? [one.policy] : []));
+    const greet = () => server.say({ ...hello(from(0)), policies: [named] } as ServerMessage);
+    greet();
+    assert.deepEqual(policies.value, [named]);
+    beside.value = "first-fit";
+    assert.deepEqual(asked(), [], "nobody looks");
+    tab.value = "compare";
+    assert.deepEqual(asked(), ["first-fit"]);
+    server.say({ type: "model", policy: "first-fit" } as ServerMessage);
+    assert.equal(model.value?.policy, "first-fit");
+    beside.value = "buddy";
+    assert.equal(model.value, null, "what was told is of another one");
+    server.link({ phase: "waiting", retry_at: 99, attempt: 1 });
+    globalThis.fetch = () => Promise.reject(new Error("down"));
+    greet();
+    tab.value = "overview";
+    assert.deepEqual(asked(), ["first-fit", "buddy", "buddy", null]);
+    stop();
+    beside.value = null;
 });

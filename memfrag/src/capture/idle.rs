@@ -11,6 +11,14 @@ pub fn only_when_idle() {
     unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) };
 }
 
+/// Has the calling thread get a tenth of a processor that others want as well. It is not put aside altogether, so that
+/// nobody waits long for a lock in its hands. Where the system refuses that, it runs as all others do.
+pub fn after_others() {
+    const NICE: libc::c_int = 10;
+    // SAFETY: takes no pointers; 0 is the calling thread.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
+}
+
 /// What a process of one working thread has taken so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Costs {

@@ -337,6 +337,9 @@ pub(super) struct ModelArgs {
     /// The process; without it, the one that had the most live bytes.
     #[arg(long, value_name = "PID")]
     pub(super) pid: Option<u32>,
+    /// What came of it until this time since the trace began, such as 1.5s or 200ms.
+    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    pub(super) at: Option<Duration>,
     /// Print one JSON document.
     #[arg(long)]
     pub(super) json: bool,

@@ -4,7 +4,7 @@ use super::args::ModelArgs;
 use super::report::{read, show, style, version_of};
 use anyhow::{Context as _, Result, bail};
 use memfrag::glibc::Version;
-use memfrag::model::{CHOICES, Choice, Factory, Lifetimes, Models, Setting};
+use memfrag::model::{CHOICES, Choice, Factory, Lifetimes, Models, Recipe, Setting};
 use memfrag::recording::{Item, Reader};
 use memfrag::report::policies::{Document, MOST_FORETOLD, render};
 use memfrag::report::{Report, ReportBuilder};
@@ -13,32 +13,21 @@ use std::path::Path;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-/// Arenas for each processor, at most.
-const ARENAS: usize = 8;
-
 /// Runs the verb and returns the exit status.
 pub(super) fn run(args: &ModelArgs) -> Result<u8> {
     let choices = choose(&args.policy)?;
     let (builder, meta) = read(&args.file, None)?;
     let (pid, version) = glibc_process(&builder, args)?;
     let setting = Setting { version, arena_max: arena_max(), lifetimes: Lifetimes::default() };
-    let mut wanted = HashMap::from([(pid, setting.clone())]);
-    // What a process inherited, its parents have done.
-    let processes = builder.heaps().processes();
-    let mut at = builder.heaps().index_of(pid);
-    while let Some(parent) = at.and_then(|at| processes[at].parent()) {
-        wanted.insert(processes[parent].pid(), setting.clone());
-        at = Some(parent).filter(|&parent| processes[parent].parent() < Some(parent));
+    let recipe = Recipe::new(builder.heaps(), pid, &setting, choices);
+    if let Some(learner) = recipe.learner() {
+        apply(&args.file, None, learner)?;
     }
-    if choices.iter().any(|choice| choice.needs_lifetimes()) {
-        let learnt: HashMap<u32, Lifetimes> =
-            wanted.iter().map(|(&pid, setting)| (pid, setting.lifetimes.clone())).collect();
-        let learner = move |pid: u32| learnt.get(&pid).map(Lifetimes::learner).into_iter().collect();
-        apply(&args.file, None, Box::new(learner))?;
-    }
-    let models = apply(&args.file, None, policies(wanted, choices))?;
+    let until = args.at.map(|at| u64::try_from(at.as_nanos()).unwrap_or(u64::MAX));
+    let models = apply(&args.file, until, recipe.factory())?;
     let Some(heap) = models.heap(pid) else {
-        bail!("{} has no event of process {pid}", args.file.display());
+        let until = if args.at.is_some() { " until then" } else { "" };
+        bail!("{} has no event of process {pid}{until}", args.file.display());
     };
     let comm = builder.heaps().find(pid).and_then(|process| process.info()).map(|info| info.comm.clone());
     let document = Document::new(meta.file, pid, comm.unwrap_or_default(), version.to_string(), heap);
@@ -98,7 +87,7 @@ fn glibc_process(builder: &ReportBuilder, args: &ModelArgs) -> Result<(u32, Vers
 }
 
 fn arena_max() -> usize {
-    ARENAS * available_parallelism().map_or(1, usize::from)
+    Setting::arenas_of(available_parallelism().map_or(1, usize::from))
 }
 
 /// The policies of those processes that are wanted.

@@ -17,6 +17,14 @@ pub struct Setting {
     pub lifetimes: Lifetimes,
 }
 
+impl Setting {
+    /// [`Self::arena_max`] on a machine of so many processors.
+    pub const fn arenas_of(processors: usize) -> usize {
+        const EACH: usize = 8;
+        EACH * processors
+    }
+}
+
 /// A policy that can be asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Choice {
@@ -104,6 +112,11 @@ impl Choice {
     /// Whether [`Setting::lifetimes`] must have been learnt before.
     pub const fn needs_lifetimes(&self) -> bool {
         matches!(self.kind, Kind::Lifetimes)
+    }
+
+    /// Whether [`Setting::version`] matters.
+    pub const fn needs_version(&self) -> bool {
+        matches!(self.kind, Kind::Observing | Kind::Tuned(_))
     }
 
     /// The policy; `None` when the version of glibc is not known.

@@ -6,6 +6,7 @@ use crate::heap::{BuildWordHasher, MAX_SIZE};
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use memfrag_common::{Event, Op};
+use std::ops::Range;
 
 /// Reallocations that a thread has begun; of more the oldest has lost its end.
 const MAX_BEGUN: usize = 4;
@@ -101,6 +102,29 @@ impl ModelHeap {
             }
         }
         copy
+    }
+
+    /// A second heap that is as this one, with copies of its policies, to go on by itself.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self {
+            policies: self.policies.iter().map(|policy| policy.fork()).collect(),
+            live: self.live.clone(),
+            unused: self.unused.clone(),
+            begun: self.begun.clone(),
+            ..*self
+        }
+    }
+
+    /// Where a policy has put the blocks, in no order: those that are live, and those that are being resized.
+    pub fn places<'a>(&'a self, policy: &'a dyn Policy) -> impl Iterator<Item = Range<u64>> + 'a {
+        let resized = self.begun.iter().filter_map(|begun| begun.block);
+        self.live.values().copied().chain(resized).filter_map(|block| policy.place_of(block))
+    }
+
+    /// The most blocks that were live at once.
+    pub fn most_blocks(&self) -> u64 {
+        u64::from(self.numbers)
     }
 
     /// Says that the heap is now that of a new process too, whose first thread is `thread`.

@@ -12,6 +12,7 @@
 //! | `lifetimes` | how long the blocks of each call site live |
 //! | [`ptmalloc`] | glibc's own allocator |
 //! | `choice` | policies by name |
+//! | `recipe` | which of them one process's heap is to be under |
 //! | `tree` | which heap an event belongs to: fork, exec, exit |
 
 mod choice;
@@ -20,6 +21,7 @@ mod heap;
 mod lifetimes;
 mod policy;
 pub mod ptmalloc;
+mod recipe;
 mod tree;
 
 pub use choice::{CHOICES, Choice, Setting};
@@ -28,6 +30,7 @@ pub use heap::{ModelHeap, Oddities};
 pub use lifetimes::Lifetimes;
 pub use policy::{BlockId, Caller, Contents, Counts, Fact, Footprint, MallInfo, Policy, Request};
 pub use ptmalloc::Ptmalloc;
+pub use recipe::Recipe;
 pub use tree::{Factory, Modelled, Models};
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use crate::glibc::Layout;
 use memfrag_common::Function;
 use std::fmt;
+use std::ops::Range;
 
 /// A block's number, by which a policy keeps where it has put it: dense, from 0, and used again once the block is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -211,7 +212,13 @@ pub trait Policy: fmt::Debug + Send {
     }
 
     /// The policy's own addresses of a block that it has placed, headers and rounding included.
-    fn place_of(&self, block: BlockId) -> Option<std::ops::Range<u64>>;
+    fn place_of(&self, block: BlockId) -> Option<Range<u64>>;
+
+    /// The policy's own addresses that make up the footprint, upwards, none touching the next. Those that share memory
+    /// count by themselves. Empty where blocks have no lasting addresses. May take time by the number of ranges.
+    fn held(&self) -> Vec<Range<u64>> {
+        Vec::new()
+    }
 
     /// The copy that a forked process goes on with. Peak and counts go on from the parent's.
     fn fork(&self) -> Box<dyn Policy>;

@@ -54,6 +54,13 @@ impl Models {
         Self { factory, heaps: Vec::new(), members: HashMap::new() }
     }
 
+    /// A second set of heaps that is as this one and goes on by itself, with a factory that makes the same policies.
+    #[must_use]
+    pub fn copy(&self, factory: Factory) -> Self {
+        let copy = |heap: &Modelled| Modelled { heap: heap.heap.as_ref().map(ModelHeap::copy), ..*heap };
+        Self { factory, heaps: self.heaps.iter().map(copy).collect(), members: self.members.clone() }
+    }
+
     /// The heap that the latest process under an id acts on, if there were events of it.
     pub fn heap(&self, pid: u32) -> Option<&ModelHeap> {
         self.members.get(&pid).and_then(|member| self.heaps[member.heap].heap.as_ref())

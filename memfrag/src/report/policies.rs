@@ -73,7 +73,9 @@ pub struct Outcome {
     pub taken_bytes: u64,
     /// Free within the footprint at the end.
     pub free_bytes: u64,
-    /// The largest free range.
+    /// Free ranges; places of a size class each by itself.
+    pub holes: u64,
+    /// The largest of them.
     pub largest_hole_bytes: u64,
     /// What `mallinfo2` would tell at the end, where the policy is glibc's.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -128,7 +130,8 @@ impl Document {
 }
 
 impl Outcome {
-    fn new(policy: &dyn Policy) -> Self {
+    /// What came of a policy until now.
+    pub fn new(policy: &dyn Policy) -> Self {
         let (footprint, counts, contents) = (policy.footprint(), policy.counts(), policy.contents());
         let exact = counts.exact.filter(|_| counts.placements > 0);
         let choice = Choice::find(policy.name());
@@ -149,6 +152,7 @@ impl Outcome {
             requested_bytes: contents.requested,
             taken_bytes: contents.taken,
             free_bytes: contents.free,
+            holes: contents.holes,
             largest_hole_bytes: contents.largest_hole,
             mallinfo: policy.mallinfo().map(MallInfo::from),
         }

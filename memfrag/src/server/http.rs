@@ -34,6 +34,8 @@ pub struct Server {
     pub stages: Stages,
     /// Places of clients.
     pub clients: Places,
+    /// Places of models beside heaps.
+    pub models: Places,
     /// Turns true when all is to end.
     pub ending: watch::Receiver<bool>,
     upgrades: Mutex<Rate>,
@@ -49,6 +51,7 @@ impl Server {
             import_bytes,
             stages: Stages::default(),
             clients: Places::new(limits::CLIENTS),
+            models: Places::new(limits::MODELS),
             ending,
             upgrades: Mutex::new(Rate::new(limits::UPGRADE_EVERY, limits::UPGRADE_BURST)),
             imports: Places::new(limits::IMPORTS_AT_ONCE),

@@ -28,6 +28,13 @@ pub const HEADER_COUNT: usize = 64;
 pub const QUERIES: usize = 4;
 /// A query must be answered after this long.
 pub const QUERY: Duration = Duration::from_secs(10);
+/// Models beside heaps at once, of all clients together: each takes about as much memory as the blocks that it places
+/// take to be known.
+pub const MODELS: usize = 4;
+/// A model of a heap that had more blocks than this at once is given up.
+pub const MODEL_BLOCKS: u64 = 8 << 20;
+/// Bytes of the states of a model that are kept to go back to.
+pub const MODEL_KEPT: u64 = 256 << 20;
 /// Recordings that can be imported while the server runs.
 pub const IMPORTS: usize = 8;
 /// Imports at once.

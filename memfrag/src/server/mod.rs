@@ -15,6 +15,7 @@
 //! | [`map`] | what a client shows of the heap's map, and how fast it draws |
 //! | [`ranges`] | the address ranges that it is told of |
 //! | `asking` | its queries |
+//! | [`modelling`] | a policy beside the heap that it watches |
 //! | [`protocol`] | the messages of `docs/PROTOCOL.md` |
 //! | [`sources`] | the recordings |
 //! | [`source`] | one of them, whether it grows or not |
@@ -37,6 +38,7 @@ pub mod link;
 pub mod listen;
 mod losses;
 pub mod map;
+pub mod modelling;
 pub mod place;
 pub mod player;
 pub mod privilege;

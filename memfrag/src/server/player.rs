@@ -77,6 +77,16 @@ pub enum State {
     Ended,
 }
 
+/// Which events of the recording are in what can be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Those before the event of this number.
+    Event(u64),
+    /// Those that are not later than this, in nanoseconds since the trace began; while a player is on its way, in what
+    /// will be seen.
+    Time(u64),
+}
+
 /// How a player is doing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
@@ -270,6 +280,14 @@ impl Player {
     /// The time of what can be seen, in nanoseconds since the trace began.
     pub fn at_ns(&self) -> u64 {
         self.at_ns
+    }
+
+    /// Which events are in what can be seen.
+    pub fn extent(&self) -> Extent {
+        match self.aim {
+            Aim::Time(time) => Extent::Time(time),
+            Aim::Newest | Aim::Event(_) | Aim::Play { .. } => Extent::Event(self.base.cursor.event()),
+        }
     }
 
     /// How it is doing.

@@ -1,5 +1,6 @@
 //! The messages of `docs/PROTOCOL.md`: what clients may say, read strictly, and what they are told.
 
+use super::modelling::{Named, Shown};
 use super::player::Command;
 use super::tiles::{Level, Mode, ViewRequest};
 use crate::report::model::Allocator;
@@ -58,6 +59,11 @@ pub enum Inbound {
     Cursor(Command),
     /// `query`
     Query(Query),
+    /// `model`
+    Model {
+        /// The policy wanted beside the heap, if any.
+        policy: Option<String>,
+    },
 }
 
 /// A message that could not be read.
@@ -85,6 +91,7 @@ impl Inbound {
             "ack" => take(fields).map(|Ack { seq }| Self::Ack { seq }),
             "cursor" => command(fields).map(Self::Cursor),
             "query" => query(fields).map(Self::Query),
+            "model" => take(fields).map(|Model { policy }| Self::Model { policy }),
             other => Err(wrong(format!("there is no type {:?}", shortened(other)))),
         }
     }
@@ -115,6 +122,13 @@ fn view(fields: Map<String, Value>) -> Result<View, Unreadable> {
 #[serde(deny_unknown_fields)]
 struct Ack {
     seq: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Model {
+    #[serde(deserialize_with = "Option::deserialize")]
+    policy: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -291,15 +305,48 @@ pub struct NamedClass {
 #[serde(tag = "type", rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the fields are those of docs/PROTOCOL.md")]
 pub enum Outbound {
-    Hello { protocol: u32, version: &'static str, sources: Vec<super::sources::About> },
-    Sources { sources: Vec<super::sources::About> },
-    Processes { source: usize, processes: Vec<Process> },
+    Hello {
+        protocol: u32,
+        version: &'static str,
+        sources: Vec<super::sources::About>,
+        policies: Vec<Named>,
+    },
+    Sources {
+        sources: Vec<super::sources::About>,
+    },
+    Processes {
+        source: usize,
+        processes: Vec<Process>,
+    },
     Status(Status),
-    Regions { epoch: u64, pid: u32, regions: Vec<Range> },
-    Palette { mode: &'static str, classes: Vec<NamedClass> },
-    Notice { level: Urgency, text: String },
-    Reply { id: u64, result: Value },
-    Error { id: Option<u64>, message: String },
+    Regions {
+        epoch: u64,
+        pid: u32,
+        regions: Vec<Range>,
+    },
+    Palette {
+        mode: &'static str,
+        classes: Vec<NamedClass>,
+    },
+    Notice {
+        level: Urgency,
+        text: String,
+    },
+    Model {
+        source: usize,
+        pid: u32,
+        policy: &'static str,
+        #[serde(flatten)]
+        shown: Box<Shown>,
+    },
+    Reply {
+        id: u64,
+        result: Value,
+    },
+    Error {
+        id: Option<u64>,
+        message: String,
+    },
 }
 
 impl Outbound {
@@ -335,6 +382,9 @@ mod tests {
         assert_eq!(read(seek), Inbound::Cursor(Command::Seek { at_ns: 12 }));
         let step = r#"{"type":"cursor","command":"step","events":-3}"#;
         assert_eq!(read(step), Inbound::Cursor(Command::Step { events: -3 }));
+        assert_eq!(read(r#"{"type":"model","policy":null}"#), Inbound::Model { policy: None });
+        let policy = Some("first-fit".to_owned());
+        assert_eq!(read(r#"{"type":"model","policy":"first-fit"}"#), Inbound::Model { policy });
         let query = read(r#"{"type":"query","id":3,"kind":"at","address":"0x10"}"#);
         let Inbound::Query(query) = query else { panic!("{query:?}") };
         assert_eq!((query.id, query.kind.as_str()), (3, "at"));
@@ -366,6 +416,9 @@ mod tests {
             r#"{"type":"cursor","command":"play","speed":65}"#,
             r#"{"type":"cursor","command":"play","speed":-1}"#,
             r#"{"type":"cursor","command":"seek","at_ns":-1}"#,
+            r#"{"type":"model"}"#,
+            r#"{"type":"model","policy":7}"#,
+            r#"{"type":"model","policy":"buddy","pid":1}"#,
             r#"{"type":"query","kind":"at"}"#,
             r#"{"type":"query","id":1}"#,
             r#"{"type":"watch","source":1,"pid":7} "x""#,
@@ -404,8 +457,8 @@ mod tests {
 
         #[test]
         fn any_object_is_read_without_panic(
-            kind in "watch|view|ack|cursor|query",
-            name in "source|pid|view|mode|level|tiles|hz|seq|command|speed|at_ns|events|id|kind",
+            kind in "watch|view|ack|cursor|query|model",
+            name in "source|pid|view|mode|level|tiles|hz|seq|command|speed|at_ns|events|id|kind|policy",
             value in "-?[0-9]{1,25}|[0-9]e[0-9]{1,3}|\"[a-z]{0,8}\"|\\[\\[[0-9]{1,20},[0-9]{1,20}\\]\\]|null|true|\\{\\}",
         ) {
             let _ = Inbound::parse(&format!("{{\"type\":\"{kind}\",\"{name}\":{value}}}"));

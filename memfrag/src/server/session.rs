@@ -8,6 +8,7 @@ use super::http::Server;
 use super::limits::Place;
 use super::losses::Losses;
 use super::map::Map;
+use super::modelling::{self, Modelling};
 use super::protocol::{self, Inbound, Outbound, Unreadable};
 use super::ranges::Ranges;
 use super::sources::About;
@@ -88,6 +89,7 @@ struct Client<'a> {
     map: Map,
     ranges: Ranges,
     asking: Asking,
+    modelling: Modelling,
     losses: Losses,
     sources: Vec<About>,
     more_sources: watch::Receiver<u64>,
@@ -106,6 +108,7 @@ impl<'a> Client<'a> {
             protocol: protocol::VERSION,
             version: env!("CARGO_PKG_VERSION"),
             sources: sources.clone(),
+            policies: modelling::policies(),
         })?;
         let watching = match Watching::new(&server.sources, 0, 0) {
             Ok(watching) => watching,
@@ -122,6 +125,7 @@ impl<'a> Client<'a> {
             map: Map::default(),
             ranges: Ranges::default(),
             asking: Asking::default(),
+            modelling: Modelling::default(),
             losses: Losses::default(),
             sources,
             more_sources,
@@ -163,6 +167,10 @@ impl<'a> Client<'a> {
             }
             Inbound::View(view) => self.map.set_view(&view).map_err(wrong)?,
             Inbound::Ack { seq } => self.map.acknowledged(seq),
+            Inbound::Model { policy } => {
+                self.modelling.choose(policy.as_deref()).map_err(wrong)?;
+                self.status_due = Instant::now();
+            }
             Inbound::Query(query) => {
                 let id = query.id;
                 let asked = self.asking.ask(query, (&self.watching, &self.map), &self.server.sources, &self.line);
@@ -189,6 +197,10 @@ impl<'a> Client<'a> {
                 self.line.tell(&notice)?;
             }
             self.line.tell(&Outbound::Status(status))?;
+            let (sources, places) = (&self.server.sources, &self.server.models);
+            if let Some(model) = self.modelling.tell(&self.watching, sources, places, now) {
+                self.line.tell(&model)?;
+            }
             self.status_due = now + STATUS;
         }
         if let Some(drawn) = self.map.draw(&self.watching, now) {

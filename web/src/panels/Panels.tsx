@@ -6,7 +6,7 @@ import { TABS, type Tab } from "../store/permalink";
 import { TAB_NAMES } from "../store/commands";
 import { range, tab } from "../store/view";
 import { BlamePanel } from "./blame/BlamePanel";
-import { ComparePanel } from "./ComparePanel";
+import { ComparePanel } from "./compare/ComparePanel";
 import { DistributionsPanel } from "./DistributionsPanel";
 import { EventsPanel } from "./events/EventsPanel";
 import { FlamePanel } from "../flame/FlamePanel";

@@ -1,6 +1,6 @@
 // Everything that the page can do, by name and key: the palette, the help sheet and the keyboard read this one list.
 
-import { cividis, pinA, pinB, nextTheme, overlay, range, show, tab, theme, address, site } from "./view";
+import { beside, cividis, pinA, pinB, nextTheme, overlay, range, show, tab, theme, address, site } from "./view";
 import { TABS, type Tab } from "./permalink";
 import { cursor, SPEEDS, speed } from "./server";
 import { cursorNs, status } from "./session";
@@ -50,6 +50,7 @@ export const COMMANDS: readonly Command[] = [
     { name: "Set A here", group: "Time", keys: ["["], run: () => { pinA.value = cursorNs.value; } },
     { name: "Set B here", group: "Time", keys: ["]"], run: () => { pinB.value = cursorNs.value; } },
     { name: "Compare A with B", group: "Go", keys: ["c"], run: () => { tab.value = "compare"; } },
+    { name: "Compare the heap with another policy", group: "Go", keys: ["b"], run: () => { beside.value ??= "first-fit"; tab.value = "compare"; } },
     { name: "Change the theme", group: "View", keys: ["t"], run: nextTheme },
     { name: "Cividis colours on the map, or its own", group: "View", keys: ["v"], run: () => { cividis.value = !cividis.value; } },
     { name: "Theme of the system", group: "View", keys: [], run: () => { theme.value = "system"; } },

@@ -21,16 +21,18 @@ export interface Look {
     site: string | null;
     by: string | null;
     measure: string | null;
+    /** The policy beside the heap. */
+    beside: string | null;
     filter: string | null;
 }
 
 export const NOTHING: Look = {
     source: null, pid: null, tab: "overview", at: null, range: null, a: null, b: null,
-    mode: null, map: null, address: null, site: null, by: null, measure: null, filter: null,
+    mode: null, map: null, address: null, site: null, by: null, measure: null, beside: null, filter: null,
 };
 
 const NUMBERS = { source: "source", pid: "pid", t: "at", a: "a", b: "b" } as const;
-const TEXTS = { mode: "mode", map: "map", addr: "address", site: "site", by: "by", flame: "measure", filter: "filter" } as const;
+const TEXTS = { mode: "mode", map: "map", addr: "address", site: "site", by: "by", flame: "measure", beside: "beside", filter: "filter" } as const;
 
 export function encode(look: Look): string {
     const parts: string[] = [];

@@ -1,7 +1,7 @@
 // What the server has said: sources, processes, the cursor's status, regions, classes, notices, and how the connection is.
 
 import { batch, computed, signal } from "@preact/signals";
-import type { Palette, Process, Region, ServerMessage, Source, Status } from "../protocol";
+import type { ModelMessage, Palette, Policy, Process, Region, ServerMessage, Source, Status } from "../protocol";
 
 export type Connection =
     | { state: "connecting" }
@@ -31,6 +31,10 @@ export const status = signal<Status | null>(null);
 export const regions = signal<Region[]>([]);
 export const palettes = signal<ReadonlyMap<string, Palette["classes"]>>(new Map());
 export const notes = signal<Note[]>([]);
+/** Policies that can be asked for. */
+export const policies = signal<readonly Policy[]>([]);
+/** The last that was told of the policy beside the heap; null since another one was asked for. */
+export const model = signal<ModelMessage | null>(null);
 /** What the client asked to watch; what the server shows is in `status`. */
 export const watched = signal<{ source: number; pid: number } | null>(null);
 
@@ -72,6 +76,7 @@ export function receive(message: ServerMessage): void {
             case "hello":
                 version.value = message.version;
                 sources.value = message.sources;
+                policies.value = message.policies ?? [];
                 connection.value = { state: "open" };
                 break;
             case "sources":
@@ -92,6 +97,9 @@ export function receive(message: ServerMessage): void {
                 break;
             case "notice":
                 note(message.level, message.text);
+                break;
+            case "model":
+                model.value = message;
                 break;
             case "error":
                 if (message.id === null) note("error", message.message);
@@ -124,5 +132,7 @@ export function forget(): void {
         palettes.value = new Map();
         watched.value = null;
         notes.value = [];
+        policies.value = [];
+        model.value = null;
     });
 }

@@ -26,6 +26,8 @@ export const address = signal<string | null>(null);
 export const site = signal<ChosenSite | null>(null);
 export const by = signal<By>("site");
 export const measure = signal<Measure>("live");
+/** The policy beside the heap in the comparison; null where moments are compared. */
+export const beside = signal<string | null>(null);
 /** Of the event table: an address or a word of `op:`, as typed. */
 export const filter = signal("");
 export const overlay = signal<Overlay | null>(null);
@@ -49,6 +51,7 @@ export const look = computed<Look>(() => ({
     site: site.value ? [site.value.address ?? "", site.value.site].join(" ") : null,
     by: by.value === "site" ? null : by.value,
     measure: measure.value === "live" ? null : measure.value,
+    beside: beside.value,
     filter: filter.value || null,
 }));
 
@@ -68,6 +71,7 @@ export function restore(hash: string): Look {
     }
     if (from.by) by.value = from.by as By;
     if (from.measure) measure.value = from.measure as Measure;
+    beside.value = from.beside;
     filter.value = from.filter ?? "";
     return from;
 }

@@ -54,6 +54,11 @@ export class Client {
         this.host.post({ to: "send", message: { type: "cursor", ...command } as Cursor });
     }
 
+    /** Wants a policy beside the heap that is watched, or none. */
+    model(policy: string | null): void {
+        this.host.post({ to: "send", message: { type: "model", policy } });
+    }
+
     /** Asks the server; no more than four are under way, the others wait for their turn. Fails when the connection is lost. */
     query<K extends QueryKind>(kind: K, args: Queries[K]["takes"]): Promise<Queries[K]["gives"]> {
         return this.ask((id) => ({ to: "query", id, kind, args: args as Record<string, unknown> }));

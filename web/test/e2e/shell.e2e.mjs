@@ -129,7 +129,7 @@ test("the theme follows the system until one is chosen, and the choice stays", {
 });
 
 test("no fault of accessibility in either theme, on any panel", { skip }, async () => {
-    const looks = ["overview", "blame", "inspector", "range&range=300000000-600000000", "flame", "events", "compare&a=300000000&b=600000000", "distributions"];
+    const looks = ["overview", "blame", "inspector", "range&range=300000000-600000000", "flame", "events", "compare&a=300000000&b=600000000", "compare&beside=first-fit", "distributions"];
     for (const colorScheme of ["dark", "light"]) {
         const { page, close } = await open(chrome, server.url, { colorScheme, reducedMotion: "reduce" });
         await ready(page);

@@ -1,11 +1,12 @@
 //! Best fit: the smallest hole that is large enough, the lowest of these.
 
-use super::driven::{Free, Place, Placer};
+use super::driven::{Free, Place, Placer, joined};
 use super::segment::Segment;
 use crate::arena::{FreeList, Hole};
 use crate::model::policy::Caller;
 use allocator_api2::alloc::Global;
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 #[derive(Clone, Debug)]
 pub(super) struct BestFit {
@@ -83,5 +84,9 @@ impl Placer for BestFit {
 
     fn free(&self) -> Free {
         self.segment.free()
+    }
+
+    fn ranges(&self) -> Vec<Range<u64>> {
+        joined(vec![self.segment.range()])
     }
 }

@@ -1,9 +1,10 @@
 //! Binary buddies: every block is rounded up to a power of two and lies at a multiple of its size. Halves that are both
 //! free grow together. What that rounds up is known: 1.33 to 1.50 of what is requested, by the sizes.
 
-use super::driven::{Free, Place, Placer};
+use super::driven::{Free, Place, Placer, joined};
 use crate::model::policy::Caller;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// The smallest block, as a power of two.
 const SMALLEST: u32 = 4;
@@ -21,6 +22,8 @@ pub(super) struct Buddy {
     free: Vec<BTreeSet<u64>>,
     /// Blocks that were given back to the system, by the logarithm of their size; obtained again before new ones.
     returned: Vec<BTreeSet<u64>>,
+    /// Bytes of each block that was obtained and not given back, by its start.
+    obtained: BTreeMap<u64, u64>,
     next: u64,
     held: u64,
     free_bytes: u64,
@@ -29,7 +32,7 @@ pub(super) struct Buddy {
 impl Buddy {
     pub(super) fn new() -> Self {
         let none = vec![BTreeSet::new(); LARGEST as usize + 1];
-        Self { free: none.clone(), returned: none, next: START, held: 0, free_bytes: 0 }
+        Self { free: none.clone(), returned: none, obtained: BTreeMap::new(), next: START, held: 0, free_bytes: 0 }
     }
 
     /// The logarithm of the block for a request.
@@ -51,6 +54,7 @@ impl Buddy {
         self.held += 1 << order;
         self.free_bytes += 1 << order;
         self.free[order as usize].insert(start);
+        self.obtained.insert(start, 1 << order);
         Some(order)
     }
 
@@ -88,6 +92,7 @@ impl Placer for Buddy {
             self.held -= 1 << order;
             self.free_bytes -= 1 << order;
             self.returned[order as usize].insert(start);
+            self.obtained.remove(&start);
         } else {
             self.free[order as usize].insert(start);
         }
@@ -106,5 +111,9 @@ impl Placer for Buddy {
         let holes: u64 = self.free.iter().map(|blocks| blocks.len() as u64).sum();
         let largest = self.free.iter().rposition(|blocks| !blocks.is_empty());
         Free { bytes: self.free_bytes, holes, largest: largest.map_or(0, |order| 1 << order) }
+    }
+
+    fn ranges(&self) -> Vec<Range<u64>> {
+        joined(self.obtained.iter().map(|(&start, &bytes)| start..start + bytes).collect())
     }
 }

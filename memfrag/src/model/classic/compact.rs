@@ -3,6 +3,7 @@
 use super::driven::{Free, Place, Placer};
 use crate::heap::MAX_SIZE;
 use crate::model::policy::Caller;
+use std::ops::Range;
 
 const PAGE: u64 = 4096;
 
@@ -40,5 +41,9 @@ impl Placer for Compact {
     fn free(&self) -> Free {
         let bytes = self.held() - self.taken;
         Free { bytes, holes: u64::from(bytes > 0), largest: bytes }
+    }
+
+    fn ranges(&self) -> Vec<Range<u64>> {
+        Vec::new()
     }
 }

@@ -39,6 +39,22 @@ pub(super) trait Placer: Clone + Debug + Send + 'static {
 
     /// What of them is free.
     fn free(&self) -> Free;
+
+    /// The addresses of what was obtained, as [`Policy::held`].
+    fn ranges(&self) -> Vec<Range<u64>>;
+}
+
+/// Ranges in any order as such that rise and do not touch.
+pub(super) fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut joined: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
+    for range in ranges.into_iter().filter(|range| !range.is_empty()) {
+        match joined.last_mut() {
+            Some(last) if last.end >= range.start => last.end = last.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    joined
 }
 
 /// A block and where it was put.
@@ -176,6 +192,10 @@ impl<P: Placer> Policy for Driven<P> {
     fn place_of(&self, block: BlockId) -> Option<Range<u64>> {
         let place = self.get(block)?.place;
         Some(place.start..place.start + place.taken)
+    }
+
+    fn held(&self) -> Vec<Range<u64>> {
+        self.placer.ranges()
     }
 
     fn fork(&self) -> Box<dyn Policy> {

@@ -1,9 +1,11 @@
 //! Runs of pages by first fit. What is given back stays resident for a while, by the time of the events, and can be used
 //! again meanwhile.
 
+use super::driven::joined;
 use crate::arena::FreeList;
 use crate::heap::MAX_SIZE;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 const PAGE: u64 = 4096;
 /// Where addresses begin and end.
@@ -68,6 +70,18 @@ impl Extents {
     /// Bytes that are in use or still resident.
     pub(super) fn held(&self) -> u64 {
         self.active + self.dirty_bytes
+    }
+
+    /// The addresses of both, upwards.
+    pub(super) fn ranges(&self) -> Vec<Range<u64>> {
+        let mut ranges: Vec<Range<u64>> = self.dirty.iter().map(|(&start, &(end, _))| start..end).collect();
+        let mut at = START;
+        for hole in self.list.holes() {
+            ranges.push(at..hole.start);
+            at = hole.end();
+        }
+        ranges.push(at..END);
+        joined(ranges)
     }
 
     /// Bytes that nobody uses and that are still resident, the runs that they are in, and the largest of these.

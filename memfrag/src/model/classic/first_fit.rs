@@ -1,10 +1,11 @@
 //! First fit: the lowest hole that is large enough. What the arena does.
 
-use super::driven::{Free, Place, Placer};
+use super::driven::{Free, Place, Placer, joined};
 use super::segment::Segment;
 use crate::arena::FreeList;
 use crate::model::policy::Caller;
 use allocator_api2::alloc::Global;
+use std::ops::Range;
 
 #[derive(Clone, Debug)]
 pub(super) struct FirstFit(Segment);
@@ -37,5 +38,9 @@ impl Placer for FirstFit {
 
     fn free(&self) -> Free {
         self.0.free()
+    }
+
+    fn ranges(&self) -> Vec<Range<u64>> {
+        joined(vec![self.0.range()])
     }
 }

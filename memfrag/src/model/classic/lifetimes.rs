@@ -5,6 +5,7 @@ use super::driven::{Free, Place, Placer};
 use super::first_fit::FirstFit;
 use crate::model::policy::Caller;
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Where the addresses of the heap for long-lived blocks begin, behind all those of the other.
@@ -61,5 +62,10 @@ impl Placer for Lifetimes {
             holes: short.holes + long.holes,
             largest: short.largest.max(long.largest),
         }
+    }
+
+    fn ranges(&self) -> Vec<Range<u64>> {
+        let long = self.long.ranges().into_iter().map(|range| range.start + LONG..range.end + LONG);
+        self.short.ranges().into_iter().chain(long).collect()
     }
 }

@@ -10,6 +10,7 @@ use super::slabs::class_of;
 use crate::analysis::metrics::mesh::{Span as Bits, Spans};
 use crate::model::policy::Caller;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 /// Classes in a doubling.
 const STEPS: u64 = 4;
@@ -275,6 +276,10 @@ impl Placer for Mesh {
             holes: self.free.values().sum(),
             largest: self.free.keys().copied().max().unwrap_or(0),
         }
+    }
+
+    fn ranges(&self) -> Vec<Range<u64>> {
+        self.extents.ranges()
     }
 }
 

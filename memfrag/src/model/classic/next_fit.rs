@@ -1,10 +1,11 @@
 //! Next fit: first fit that goes on where the last block was put. Known to fragment most; a control.
 
-use super::driven::{Free, Place, Placer};
+use super::driven::{Free, Place, Placer, joined};
 use super::segment::Segment;
 use crate::arena::FreeList;
 use crate::model::policy::Caller;
 use allocator_api2::alloc::Global;
+use std::ops::Range;
 
 #[derive(Clone, Debug)]
 pub(super) struct NextFit {
@@ -45,5 +46,9 @@ impl Placer for NextFit {
 
     fn free(&self) -> Free {
         self.segment.free()
+    }
+
+    fn ranges(&self) -> Vec<Range<u64>> {
+        joined(vec![self.segment.range()])
     }
 }

@@ -5,6 +5,7 @@ use super::driven::{Free, Place, Placer};
 use super::extents::Extents;
 use super::slabs::{Class, Released, Slabs, class_of};
 use crate::model::policy::Caller;
+use std::ops::Range;
 
 /// Classes in a doubling.
 const STEPS: u64 = 8;
@@ -66,5 +67,9 @@ impl Placer for Paged {
 
     fn free(&self) -> Free {
         self.pages.free()
+    }
+
+    fn ranges(&self) -> Vec<Range<u64>> {
+        self.extents.ranges()
     }
 }

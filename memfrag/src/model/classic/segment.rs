@@ -4,6 +4,7 @@ use super::driven::{Free, Place};
 use crate::arena::{FreeList, Hole};
 use crate::heap::MAX_SIZE;
 use allocator_api2::alloc::Global;
+use std::ops::Range;
 
 /// Where it begins; nothing lies at address 0.
 const START: u64 = 1 << 20;
@@ -78,6 +79,10 @@ impl Segment {
 
     pub(super) fn held(&self) -> u64 {
         self.top - START
+    }
+
+    pub(super) fn range(&self) -> Range<u64> {
+        START..self.top
     }
 
     pub(super) fn free(&self) -> Free {

@@ -5,6 +5,7 @@ use super::driven::{Free, Place, Placer};
 use super::extents::Extents;
 use super::slabs::{Class, Released, Slabs, class_of};
 use crate::model::policy::Caller;
+use std::ops::Range;
 
 /// Classes in a doubling.
 const STEPS: u64 = 4;
@@ -83,5 +84,9 @@ impl Placer for Segregated {
     fn free(&self) -> Free {
         let (slabs, (bytes, runs, largest)) = (self.slabs.free(), self.extents.dirty());
         Free { bytes: slabs.bytes + bytes, holes: slabs.holes + runs, largest: slabs.largest.max(largest) }
+    }
+
+    fn ranges(&self) -> Vec<Range<u64>> {
+        self.extents.ranges()
     }
 }

@@ -100,6 +100,7 @@ fn run(policy: &mut dyn Policy, steps: &[Step], mut check: impl FnMut(Step, usiz
             "{contents:?} in {footprint:?}"
         );
         assert!(contents.largest_hole <= contents.free && (contents.free == 0) == (contents.holes == 0));
+        check_held(policy, &places);
     }
     for (block, _) in live {
         policy.free(&caller, block);
@@ -113,6 +114,23 @@ fn run(policy: &mut dyn Policy, steps: &[Step], mut check: impl FnMut(Step, usiz
     policy.free(&caller, BlockId(0));
     assert!(policy.footprint().now <= 128 << 10, "{:?}", policy.footprint());
     assert_eq!(policy.counts().failed, 0);
+}
+
+/// The addresses that a policy holds are as many bytes as its footprint, and all blocks lie in them.
+fn check_held(policy: &dyn Policy, places: &BTreeMap<u64, u64>) {
+    let held = policy.held();
+    assert!(held.iter().all(|range| range.start < range.end));
+    assert!(held.windows(2).all(|pair| pair[0].end < pair[1].start), "{held:?}");
+    let bytes: u64 = held.iter().map(|range| range.end - range.start).sum();
+    match policy.name() {
+        "compact" => return assert!(held.is_empty()),
+        // Addresses that share memory count by themselves.
+        "mesh" => assert!(bytes >= policy.footprint().now),
+        _ => assert_eq!(bytes, policy.footprint().now),
+    }
+    for (&start, &end) in places {
+        assert!(held.iter().any(|range| range.start <= start && end <= range.end), "{start:#x}..{end:#x} in {held:?}");
+    }
 }
 
 /// A heap that grows and shrinks at its end, by the rule that the fits share, on the gap list of first fit.

@@ -100,6 +100,11 @@ impl Chunks {
         (0..).zip(&self.all).filter(|(_, chunk)| chunk.state != State::Gone)
     }
 
+    /// The pieces of memory, upwards.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = Range<u64>> {
+        self.pieces.iter().map(|(&start, piece)| start..piece.end)
+    }
+
     /// Begins a piece with one chunk. No other piece may lie there.
     pub(super) fn begin(&mut self, addr: u64, size: u64, arena: u16, state: State) -> Id {
         debug_assert!(self.overlapping(addr..addr + size).is_none(), "two pieces at {addr:x}");

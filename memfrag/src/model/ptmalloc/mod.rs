@@ -304,6 +304,17 @@ impl Policy for Ptmalloc {
         Some(chunk.addr..chunk.end())
     }
 
+    fn held(&self) -> Vec<Range<u64>> {
+        let mut held: Vec<Range<u64>> = Vec::new();
+        for piece in self.space.pieces() {
+            match held.last_mut() {
+                Some(last) if last.end >= piece.start => last.end = piece.end,
+                _ => held.push(piece),
+            }
+        }
+        held
+    }
+
     fn fork(&self) -> Box<dyn Policy> {
         Box::new(self.clone())
     }

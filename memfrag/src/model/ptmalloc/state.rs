@@ -3,10 +3,11 @@
 use super::bins::Bins;
 use super::chunks::{Chunks, Id, NONE, State};
 use super::rules::{Rules, Tunables};
-use crate::glibc::layout::HEADER;
+use crate::glibc::layout::{HEADER, HEAP_MAX};
 use crate::heap::BuildWordHasher;
 use crate::model::policy::Footprint;
 use hashbrown::HashMap;
+use std::ops::Range;
 
 /// Lists of a thread's cache.
 pub(super) const CACHE_BINS: usize = 64;
@@ -171,6 +172,18 @@ impl Space {
     pub(super) fn obtained(&mut self) {
         let arenas: u64 = self.arenas.iter().map(|arena| arena.system).sum();
         self.footprint.set(self.time, arenas + self.mapped_bytes);
+    }
+
+    /// The memory that was obtained, upwards: with the head of each heap, and what of a mapping lies before its chunk.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = Range<u64>> {
+        self.chunks.pieces().map(|piece| {
+            let base = piece.start & !(HEAP_MAX - 1);
+            let is_first = self.by_piece.contains_key(&base)
+                && piece.start - base <= self.rules.heap_header + self.rules.arena_bytes + HEADER;
+            let lead = self.chunks.find(piece.start).filter(|&id| self.chunks[id].state == State::Mapped);
+            let lead = lead.map_or(0, |id| self.lead(id));
+            if is_first { base..piece.end } else { piece.start.saturating_sub(lead)..piece.end }
+        })
     }
 
     /// A chunk in use at a real address that no block is known to lie in.

@@ -45,6 +45,17 @@ fn check(model: &Ptmalloc) {
         }
         assert_eq!(space.chunks.find(chunk.addr + chunk.size / 2), Some(id));
     }
+    let held = model.held();
+    assert!(held.windows(2).all(|pair| pair[0].end < pair[1].start), "{held:x?}");
+    if space.invented.is_some() {
+        assert_eq!(held.iter().map(|range| range.end - range.start).sum::<u64>(), model.footprint().now);
+    }
+    for (_, chunk) in space.chunks.iter() {
+        assert!(
+            held.iter().any(|range| range.start <= chunk.addr && chunk.end() <= range.end),
+            "{chunk:x?} in {held:x?}"
+        );
+    }
     let mut end = 0;
     for (&addr, &id) in &by_addr {
         assert!(addr >= end, "chunks overlap at {addr:x}");

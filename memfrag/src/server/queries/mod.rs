@@ -39,6 +39,7 @@ mod site;
 mod tests;
 
 pub use limit::Limit;
+pub(super) use place::by_address;
 pub use recorded::Recorded;
 
 use crate::heap::{Heap, Process};

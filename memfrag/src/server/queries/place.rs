@@ -182,7 +182,7 @@ pub(super) fn holes(parameters: Map<String, Value>, context: &Context<'_>) -> Re
     let mut turns = context.limit.turns();
     let mut end: Option<u64> = None;
     let mut region: Option<&Region> = None;
-    for block in (Merged { one: heap.blocks().by_address().peekable(), other: heap.older().by_address().peekable() }) {
+    for block in by_address(heap) {
         turns.turn()?;
         let taken = footprint.of(block.addr, block.size);
         let is_same = match (look, region) {
@@ -219,6 +219,11 @@ fn top(region: &Region, end: u64) -> Range<u64> {
         RegionKind::Heap => end..region.range.end,
         _ => end..end,
     }
+}
+
+/// All live blocks by address, those that no event told of included.
+pub(in crate::server) fn by_address(heap: &Heap) -> impl Iterator<Item = Block> {
+    Merged { one: heap.blocks().by_address().peekable(), other: heap.older().by_address().peekable() }
 }
 
 /// Two ascending sequences of blocks as one.

@@ -33,7 +33,7 @@ fn addresses(pages: &Range<u64>) -> Range<u64> {
 }
 
 /// `whole` · `part` / `all`, rounded down, and at most `whole`.
-pub(super) fn share(whole: u64, part: u64, all: u64) -> u8 {
+pub(in crate::server) fn share(whole: u64, part: u64, all: u64) -> u8 {
     (u128::from(whole) * u128::from(part.min(all)) / u128::from(all)) as u8
 }
 

@@ -31,6 +31,7 @@ mod sweep;
 mod tests;
 
 pub use canvas::{Canvas, Frame, MAX_TILES, ViewError, ViewRequest};
+pub(super) use measure::share;
 pub use mode::{Level, Mode, TILE_CELLS};
 pub use palette::Class;
 pub use regions::{Kind, MAX_REGIONS, Region, Regions, regions};

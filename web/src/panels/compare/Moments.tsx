@@ -1,16 +1,16 @@
 // Two moments, or two recordings, side by side: what changed, and which call sites changed most.
 
 import { useSignal } from "@preact/signals";
-import { count, moment, signedBytes, signedCount, bytes, times } from "../format";
-import { Table, type Column } from "../list/Table";
-import type { Moment, Queries } from "../protocol";
-import { siteName, sitePlace, type ProcessReport } from "../store/documents";
-import { highlightSite } from "../store/map";
-import { useQuery } from "../store/query";
-import { cursorNs, endNs, processes, sources, watched } from "../store/session";
-import { largest } from "../store/session";
-import { pinA, pinB } from "../store/view";
-import { Answered } from "./Answered";
+import { count, moment, signedBytes, signedCount, bytes, times } from "../../format";
+import { Table, type Column } from "../../list/Table";
+import type { Moment, Queries } from "../../protocol";
+import { siteName, sitePlace, type ProcessReport } from "../../store/documents";
+import { highlightSite } from "../../store/map";
+import { useQuery } from "../../store/query";
+import { cursorNs, endNs, processes, sources, watched } from "../../store/session";
+import { largest } from "../../store/session";
+import { pinA, pinB } from "../../store/view";
+import { Answered } from "../Answered";
 
 type Found = Queries["compare"]["gives"];
 type SiteOfBoth = Found["sites"][number];
@@ -23,14 +23,14 @@ const COLUMNS: readonly Column<SiteOfBoth>[] = [
     { key: "in B", head: "in B", by: (one) => one.b_bytes, cell: (one) => bytes(one.b_bytes), kind: "num" },
 ];
 
-export function ComparePanel() {
+export function Moments() {
     const other = useSignal<number | null>(null);
     const now = watched.value;
     const a: Moment | null = now && pinA.value !== null ? { source: now.source, pid: now.pid, at_ns: pinA.value } : null;
     const b = now ? second(now, other.value) : null;
     const answer = useQuery("compare", a && b ? { a, b } : null, { follows: false });
     return (
-        <div class="compare">
+        <>
             <div class="bar-line">
                 <Side name="A" at={pinA.value} here={() => { pinA.value = cursorNs.value; }} begin={() => { pinA.value = 0; }} />
                 <span class="muted">against</span>
@@ -46,7 +46,7 @@ export function ComparePanel() {
             {!a || !b
                 ? <p class="empty"><strong>Pin two moments to compare.</strong> <kbd>[</kbd> pins A at the cursor, <kbd>]</kbd> pins B.{sources.value.length < 2 ? " Import another recording to compare with it." : ""}</p>
                 : <Answered answer={answer.value}>{(found) => <Shown found={found} />}</Answered>}
-        </div>
+        </>
     );
 }
 
@@ -121,6 +121,6 @@ function Shown({ found }: { found: Found }) {
     );
 }
 
-function Signed({ value, show }: { value: number; show: (value: number) => string }) {
+export function Signed({ value, show }: { value: number; show: (value: number) => string }) {
     return <span class={value > 0 ? "more" : value < 0 ? "less" : ""}>{value > 0 ? "▲ " : value < 0 ? "▼ " : ""}{show(value)}</span>;
 }
