@@ -1,5 +1,6 @@
 //! Wherever a model was before, what it tells of a moment is what a reading of the recording up to that moment makes.
 
+use super::Modelling;
 use super::course::Course;
 use super::figures::{Real, Shown};
 use super::worker::{Target, Worker};
@@ -14,6 +15,8 @@ use crate::server::limits::Places;
 use crate::server::player::{Command, Extent, Player};
 use crate::server::queries::State;
 use crate::server::source::Source;
+use crate::server::sources::Sources;
+use crate::server::watching::Watching;
 use crate::target::Mapping;
 use memfrag_common::{Event, Function, Op};
 use proptest::prelude::*;
@@ -268,6 +271,71 @@ fn a_worker_tells_what_the_verb_tells_beside_what_the_report_tells() {
             assert!(held("model") + 3 * cells.bytes > model.outcome.final_footprint_bytes);
         }
     }
+}
+
+/// What a client is told until a model is where the cursor is, or there is none.
+fn told(modelling: &mut Modelling, watching: &Watching, sources: &Arc<Sources>, places: &Places) -> Value {
+    let begun = Instant::now();
+    loop {
+        if let Some(message) = modelling.tell(watching, sources, places, tokio::time::Instant::now()) {
+            let told: Value = serde_json::from_str(&message.text()).unwrap();
+            if told["behind_events"] == 0 {
+                return told;
+            }
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "waited in vain");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_client_has_the_policy_that_it_chose_or_is_told_why_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.mfrag");
+    record(&path, &program());
+    let sources = Arc::new(Sources::new(Source::open(&path).unwrap()));
+    let mut watching = Watching::new(&sources, 0, PID).unwrap();
+    // The cursor moves until all has been read.
+    let begun = Instant::now();
+    while watching.stage().status().state != crate::server::player::State::Ended {
+        assert!(begun.elapsed() < Duration::from_secs(30), "waited in vain");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let places = Places::new(1);
+    let mut modelling = Modelling::default();
+    let now = tokio::time::Instant::now();
+    assert!(modelling.tell(&watching, &sources, &places, now).is_none(), "nothing was chosen");
+    assert_eq!(modelling.choose(Some("worst-fit")), Err("there is no such policy".to_owned()));
+    modelling.choose(Some("ptmalloc")).unwrap();
+    let end = told(&mut modelling, &watching, &sources, &places);
+    let kind = [&end["type"], &end["source"], &end["pid"], &end["policy"]];
+    assert_eq!(kind.map(Value::to_string), ["\"model\"", "0", "100", "\"ptmalloc\""]);
+    let reader = Reader::open(&path).unwrap();
+    let recipe = recipe(&reader, Choice::find("ptmalloc").unwrap());
+    let models = read(Models::new(recipe.factory()), &reader, None);
+    let expected = json!(Outcome::new(models.heap(PID).unwrap().policies()[0].as_ref()));
+    for (name, value) in expected.as_object().unwrap() {
+        assert_eq!(&end["model"][name], value, "{name}");
+    }
+    assert_eq!(end["events"], reader.last_event());
+    // Its place is taken for as long as it is wanted.
+    let mut other = Modelling::default();
+    other.choose(Some("first-fit")).unwrap();
+    let refused = told(&mut other, &watching, &sources, &places);
+    assert!(refused["problem"].as_str().unwrap().contains("as many models"), "{refused}");
+    assert!(other.tell(&watching, &sources, &places, now).is_none(), "told once");
+    modelling.choose(None).unwrap();
+    let begun = Instant::now();
+    while places.taken() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "a place did not come back");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    other.choose(Some("first-fit")).unwrap();
+    assert_eq!(told(&mut other, &watching, &sources, &places)["problem"], Value::Null);
+    // Whoever watches another process has the model of that one.
+    watching.choose(PID + 1);
+    let none = told(&mut other, &watching, &sources, &places);
+    assert_eq!((&none["pid"], &none["problem"]), (&json!(PID + 1), &json!("the recording holds no process 101")));
 }
 
 /// Against the report's own state.

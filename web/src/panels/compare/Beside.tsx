@@ -22,7 +22,7 @@ export function Beside({ policy }: { policy: string }) {
                 </p>
             )}
             <State found={mine} />
-            {mine?.model && mine.real && <Both model={mine.model} real={mine.real} policy={policy} />}
+            {mine?.model && mine.real && <Both model={mine.model} real={mine.real} policy={policy} apart={mine.behind_events > 0} />}
             {mine?.cells && mine.model && <Grids cells={mine.cells} policy={policy} shared={mine.model.final_footprint_bytes < mine.model.taken_bytes} />}
             {mine?.model && mine.model.lost_events > 0 && <p class="banner caution">{count(mine.model.lost_events)} events were lost: from there on blocks of the model are where they should not be.</p>}
         </>
@@ -50,18 +50,19 @@ function said(found: ModelMessage | null) {
     return `Both as of ${moment(found.at_ns)}, after ${count(found.events)} events.`;
 }
 
-function Both({ model: modelled, real, policy }: { model: Modelled; real: RealHeap; policy: string }) {
+/** While they are `apart` in time there are no differences: they would be those of two moments. */
+function Both({ model: modelled, real, policy, apart }: { model: Modelled; real: RealHeap; policy: string; apart: boolean }) {
     return (
         <table class="facts">
             <thead><tr><th scope="col">Figure</th><th scope="col" class="num">Real heap</th><th scope="col" class="num">{policy}</th><th scope="col" class="num">Model − real</th></tr></thead>
-            <tbody>{FIGURES.map((figure) => <Row key={figure.name} figure={figure} left={figure.real(real)} right={figure.model(modelled)} />)}</tbody>
+            <tbody>{FIGURES.map((figure) => <Row key={figure.name} figure={figure} left={figure.real(real)} right={figure.model(modelled)} apart={apart} />)}</tbody>
         </table>
     );
 }
 
 const SHOW = { bytes, count, share: percent } as const;
 
-function Row({ figure, left, right }: { figure: Figure; left: number | null; right: number | null }) {
+function Row({ figure, left, right, apart }: { figure: Figure; left: number | null; right: number | null; apart: boolean }) {
     const show = SHOW[figure.kind];
     const entry: Entry = figure;
     const exact = (value: number | null) => (value === null ? "not known" : figure.kind === "bytes" ? `${value} B` : String(value));
@@ -70,7 +71,7 @@ function Row({ figure, left, right }: { figure: Figure; left: number | null; rig
             <th scope="row"><Term entry={entry}>{figure.name}</Term></th>
             <td class="num" title={exact(left)}>{show(left)}</td>
             <td class="num" title={exact(right)}>{show(right)}</td>
-            <td class="num">{left === null || right === null || figure.kind === "share" ? "–" : <Signed value={right - left} show={figure.kind === "bytes" ? signedBytes : signedCount} />}</td>
+            <td class="num">{apart || left === null || right === null || figure.kind === "share" ? "–" : <Signed value={right - left} show={figure.kind === "bytes" ? signedBytes : signedCount} />}</td>
         </tr>
     );
 }
