@@ -38,6 +38,8 @@ use worker::{Target, Worker};
 /// Time between two places of the cursor that a worker is given, and while it is behind.
 const EVERY: Duration = Duration::from_millis(250);
 const EVERY_BEHIND: Duration = Duration::from_secs(1);
+/// Time between two messages of which only the distance to the cursor has changed.
+const DISTANCE: Duration = Duration::from_millis(500);
 
 /// A policy that a client may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -71,6 +73,8 @@ struct Running {
     /// The cursor's place that the worker knows, and when it may be given another.
     given: Option<(Extent, u64)>,
     due: Instant,
+    /// What the client was told last, while that is behind, and when.
+    told: Option<(Shown, Instant)>,
 }
 
 impl Modelling {
@@ -109,7 +113,7 @@ impl Modelling {
                 Ok(None) => return None,
                 Ok(Some(worker)) => {
                     let (source, pid) = watched;
-                    self.running = Some(Running { source, pid, worker, given: None, due: now });
+                    self.running = Some(Running { source, pid, worker, given: None, due: now, told: None });
                 }
                 Err(problem) => {
                     self.problem = Some(watched);
@@ -119,7 +123,8 @@ impl Modelling {
         }
         let running = self.running.as_mut()?;
         running.follow(watching, now);
-        let shown = running.worker.news()?;
+        let shown = running.worker.news().or_else(|| running.distance(watching, now))?;
+        running.told = (shown.behind_events > 0 && !shown.learning).then(|| (shown.clone(), now));
         if shown.problem.is_some() {
             self.running = None;
             self.problem = Some(watched);
@@ -135,6 +140,16 @@ fn told((source, pid): (usize, u32), choice: &Choice, shown: Shown) -> Outbound 
 }
 
 impl Running {
+    /// What was told last with how far that is behind the cursor by now: it moves on, and figures take their time.
+    fn distance(&self, watching: &Watching, now: Instant) -> Option<Shown> {
+        let (shown, _) = self.told.as_ref().filter(|(_, when)| now >= *when + DISTANCE)?;
+        let (events, at_ns) = watching.stage().with(|player| (player.status().events, player.at_ns()));
+        let behind_events = events.saturating_sub(self.worker.events()).max(1);
+        let behind_ns = at_ns.saturating_sub(shown.at_ns);
+        let same = (shown.behind_events, shown.behind_ns) == (behind_events, behind_ns);
+        (!same).then(|| Shown { behind_events, behind_ns, ..shown.clone() })
+    }
+
     fn follow(&mut self, watching: &Watching, now: Instant) {
         if now < self.due || self.worker.is_busy() {
             return;

@@ -9,7 +9,7 @@ use crate::server::limits::{self, Place};
 use crate::server::player::Extent;
 use crate::server::queries::State;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 const SLICE: Duration = Duration::from_millis(50);
 /// While it is behind it tells what it has so far this often, and at least so many times as long after it as telling took.
 const TELL: Duration = Duration::from_millis(500);
-const TIMES: u32 = 10;
+const TIMES: u32 = 4;
 /// The longest sleep.
 const NAP: Duration = Duration::from_secs(1);
 
@@ -44,6 +44,8 @@ struct Shared {
     wake: Condvar,
     ends: AtomicBool,
     behind: AtomicBool,
+    /// Events that it has gone through.
+    events: AtomicU64,
 }
 
 /// What one gives the other.
@@ -64,6 +66,7 @@ impl Worker {
             wake: Condvar::new(),
             ends: AtomicBool::new(false),
             behind: AtomicBool::new(true),
+            events: AtomicU64::new(0),
         });
         let own = Arc::clone(&shared);
         let run = move || {
@@ -86,6 +89,11 @@ impl Worker {
     /// Whether it was behind when that could be seen last.
     pub(super) fn is_behind(&self) -> bool {
         self.0.behind.load(Ordering::Relaxed)
+    }
+
+    /// Events that it has gone through, between two chunks; what it has told may be of fewer.
+    pub(super) fn events(&self) -> u64 {
+        self.0.events.load(Ordering::Relaxed)
     }
 
     /// Gives it another place to go to; false when it cannot take it now.
@@ -149,6 +157,7 @@ impl Shared {
             let begun = Instant::now();
             let mut has_time = || begun.elapsed() < SLICE && !self.ends();
             let there = course.approach(&target.state.reader, target.extent, &mut has_time);
+            self.events.store(course.event(), Ordering::Relaxed);
             if course.most_blocks() > limits::MODEL_BLOCKS {
                 let problem = "the process has more blocks at once than there is room for in a model beside the page; \
                                memfrag model takes any number";

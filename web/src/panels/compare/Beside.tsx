@@ -42,7 +42,7 @@ function said(found: ModelMessage | null) {
         return (
             <>
                 <strong>{count(found.behind_events)} events behind</strong>
-                {found.behind_ns > 0 && ` (${duration(found.behind_ns)})`}: the model is at {moment(found.at_ns)}, the heap at the cursor.
+                : the model's figures are of {moment(found.at_ns)}{found.behind_ns > 0 && `, ${duration(found.behind_ns)} before`}, the heap's of the cursor.
             </>
         );
     }
