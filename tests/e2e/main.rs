@@ -19,6 +19,7 @@ mod heap_bad_input;
 mod heap_walk;
 mod model;
 mod pages;
+mod pictures;
 mod real_programs;
 mod replay;
 mod resident;

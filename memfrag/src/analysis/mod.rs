@@ -8,6 +8,8 @@
 //! | [`resident`] | how much of a range of addresses is resident |
 //! | [`sweep`] | one pass over a heap: what trimming returns, and what it would return without each owner |
 //! | [`partition`] | owners of blocks: call sites, threads, size classes, ages, modules |
+//! | [`sizes`] | live blocks by owner and size class |
+//! | [`strip`] | how full the heap was, by address and over time |
 //! | [`ledger`] | where the resident bytes go |
 //! | [`blame`] | the owners ranked by what goes with them |
 
@@ -18,6 +20,8 @@ pub mod metrics;
 pub mod partition;
 pub mod reconstruct;
 pub mod resident;
+pub mod sizes;
+pub mod strip;
 pub mod sweep;
 #[cfg(test)]
 mod tests;

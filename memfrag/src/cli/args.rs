@@ -207,6 +207,12 @@ pub(super) struct ReportArgs {
     /// The state at this time since the trace began, such as 1.5s or 200ms.
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]
     pub(super) at: Option<Duration>,
+    /// Write a page with pictures to this file: one that needs nothing else, for a browser.
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
+    /// Write the pictures into this directory, as SVG.
+    #[arg(long, value_name = "DIR")]
+    pub(super) plots: Option<PathBuf>,
 }
 
 #[derive(Debug, Parser)]

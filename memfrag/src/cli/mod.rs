@@ -10,6 +10,7 @@ mod doctor;
 mod heap;
 mod manual;
 mod model;
+mod plots;
 mod progress;
 mod replay;
 mod report;

@@ -18,6 +18,13 @@ const WIDTH: usize = 96;
 
 /// Runs the verb and returns the exit status.
 pub(super) fn run(args: &ReportArgs) -> Result<u8> {
+    if args.html.is_some() || args.plots.is_some() {
+        let plots = super::plots::write(args)?;
+        // What was asked for is written; a document on top of it only when that was asked for as well.
+        if !args.json {
+            return print(&plots).map(|()| 0);
+        }
+    }
     if args.json {
         print_json(&args.file, args.at)?;
         return Ok(0);
@@ -65,7 +72,11 @@ pub(super) fn print_json(file: &Path, at: Option<Duration>) -> Result<()> {
 
 fn gather(file: &Path, at: Option<Duration>) -> Result<Report> {
     let (builder, meta) = read(file, at)?;
-    let mut report = builder.finish(meta);
+    complete(builder.finish(meta), file, at)
+}
+
+/// A report with what files other than the recording tell, and how often the model was right.
+pub(super) fn complete(mut report: Report, file: &Path, at: Option<Duration>) -> Result<Report> {
     for allocator in report.processes.iter_mut().filter_map(|process| process.allocator.as_mut()) {
         allocator.version = allocator.version.take().or_else(|| version_of(&allocator.path, &allocator.name));
     }
@@ -73,10 +84,15 @@ fn gather(file: &Path, at: Option<Duration>) -> Result<Report> {
     Ok(report)
 }
 
+/// A moment in nanoseconds since the trace began.
+pub(super) fn nanoseconds(at: Duration) -> u64 {
+    u64::try_from(at.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Reads a recording, or what it has until a moment.
 pub(super) fn read(file: &Path, at: Option<Duration>) -> Result<(ReportBuilder, RecordingMeta)> {
     let reader = Reader::open(file)?;
-    let until = at.map(|at| u64::try_from(at.as_nanos()).unwrap_or(u64::MAX));
+    let until = at.map(nanoseconds);
     let found = checkpoint::last_before(&reader, until.unwrap_or(u64::MAX), u64::MAX);
     let (mark, mut builder) =
         found.map_or_else(|| (None, ReportBuilder::new(until)), |(mark, state)| (Some(mark), state));
@@ -96,16 +112,19 @@ pub(super) fn read(file: &Path, at: Option<Duration>) -> Result<(ReportBuilder, 
         builder.take(item);
     }
     bar.finish_and_clear();
+    Ok((builder, about(&reader, file, until)))
+}
+
+/// What is known of a recording that was read until a moment.
+pub(super) fn about(reader: &Reader, file: &Path, until: Option<u64>) -> RecordingMeta {
     let end = reader.end();
-    let duration_ns = until.unwrap_or_else(|| end.as_ref().map_or(reader.last_time(), |end| end.time));
-    let meta = RecordingMeta {
+    RecordingMeta {
         file: file.display().to_string(),
-        duration_ns,
+        duration_ns: until.unwrap_or_else(|| end.as_ref().map_or(reader.last_time(), |end| end.time)),
         backend: reader.header().backend.clone(),
         complete: reader.complete() && end.is_none_or(|end| end.stopped.is_empty()),
         bytes_on_disk: reader.bytes(),
-    };
-    Ok((builder, meta))
+    }
 }
 
 /// The version of an allocator, from its file, if that is still there and still holds it.

@@ -13,6 +13,7 @@
 //! | `moment` | the heap when its pages were seen last |
 //! | `allocator` | which allocator the mapped files mean |
 //! | [`text`], `page`, `chart`, [`units`] | for the terminal |
+//! | [`plots`] | pictures, and a page that holds them |
 //! | [`policies`] | what allocation policies make of a heap's events |
 //! | [`heap`], [`trim`] | a heap walked from outside, and what trimming would return of it |
 //! | [`replay`] | the same calls under other allocators, beside the recorded program |
@@ -31,6 +32,7 @@ pub mod metrics;
 pub mod model;
 mod moment;
 mod page;
+pub mod plots;
 pub mod policies;
 pub mod replay;
 pub mod sites;

@@ -4,16 +4,12 @@ use super::blocks::usable;
 use super::parameters::{self, Nothing, json};
 use super::site::{Namer, Site};
 use super::{Context, QueryError};
+use crate::analysis::sizes::{CLASSES, Cell, Row, Rows, lower};
 use crate::heap::Lifetimes;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, HashMap};
-use std::hash::Hash;
+use std::collections::BTreeMap;
 
-/// The largest size of the first class; each of the others ends at twice the one before.
-const FIRST: u64 = 8;
-/// Size classes, the last one open.
-const CLASSES: usize = 46;
 /// Threads with a row of their own. The others, those with least, share one under thread 0.
 const THREADS: usize = 255;
 /// Call sites with a row of their own, those that hold most.
@@ -51,46 +47,8 @@ struct Waste {
     usable_bytes: u64,
 }
 
-struct Row {
-    bytes: u64,
-    /// Blocks and bytes by class.
-    each: [(u64, u64); CLASSES],
-}
-
-impl Row {
-    const EMPTY: Self = Self { bytes: 0, each: [(0, 0); CLASSES] };
-}
-
-/// Rows by what they are of.
-struct Rows<K>(HashMap<K, Box<Row>>);
-
-impl<K: Copy + Eq + Hash + Ord> Rows<K> {
-    fn enter(&mut self, of: K, size: u64) {
-        let row = self.0.entry(of).or_insert_with(|| Box::new(Row::EMPTY));
-        row.bytes += size;
-        let cell = &mut row.each[class(size)];
-        *cell = (cell.0 + 1, cell.1 + size);
-    }
-
-    /// The `most` rows with most bytes, these first; the others in one under `None`.
-    fn largest(self, most: usize) -> Vec<(Option<K>, Box<Row>)> {
-        let mut rows: Vec<(K, Box<Row>)> = self.0.into_iter().collect();
-        rows.sort_unstable_by_key(|(of, row)| (std::cmp::Reverse(row.bytes), *of));
-        let rest = rows.split_off(most.min(rows.len()));
-        let mut rows: Vec<_> = rows.into_iter().map(|(of, row)| (Some(of), row)).collect();
-        if !rest.is_empty() {
-            let mut others = Box::new(Row::EMPTY);
-            for (_, row) in rest {
-                others.each.iter_mut().zip(row.each).for_each(|(sum, cell)| *sum = (sum.0 + cell.0, sum.1 + cell.1));
-            }
-            rows.push((None, others));
-        }
-        rows
-    }
-}
-
 /// A part of each cell.
-fn column<K>(rows: &[(Option<K>, Box<Row>)], of: fn(&(u64, u64)) -> u64) -> Vec<Vec<u64>> {
+fn column<K>(rows: &[(Option<K>, Box<Row>)], of: fn(&Cell) -> u64) -> Vec<Vec<u64>> {
     rows.iter().map(|(_, row)| row.each.iter().map(of).collect()).collect()
 }
 
@@ -98,7 +56,7 @@ pub(super) fn distributions(parameters: Map<String, Value>, context: &Context<'_
     let Nothing {} = parameters::take("distributions", parameters)?;
     let (_, heap) = context.state.process(context.pid)?;
     let footprint = heap.pages().footprint();
-    let (mut threads, mut sites) = (Rows(HashMap::new()), Rows(HashMap::new()));
+    let (mut threads, mut sites) = (Rows::default(), Rows::default());
     let mut wastes: BTreeMap<u64, Waste> = BTreeMap::new();
     let mut turns = context.limit.turns();
     for block in heap.blocks().iter() {
@@ -125,11 +83,11 @@ pub(super) fn distributions(parameters: Map<String, Value>, context: &Context<'_
     json(&Answer {
         threads: threads.iter().map(|(thread, _)| thread.unwrap_or(0)).collect(),
         sizes: (0..CLASSES).map(lower).collect(),
-        live_blocks: column(&threads, |cell| cell.0),
-        live_bytes: column(&threads, |cell| cell.1),
+        live_blocks: column(&threads, |cell| cell.blocks),
+        live_bytes: column(&threads, |cell| cell.bytes),
         sites: sites.iter().map(|(site, _)| name(*site)).collect(),
-        site_blocks: column(&sites, |cell| cell.0),
-        site_bytes: column(&sites, |cell| cell.1),
+        site_blocks: column(&sites, |cell| cell.blocks),
+        site_bytes: column(&sites, |cell| cell.bytes),
         lifetimes: lived(heap.lifetimes()),
         waste: wastes.into_values().collect(),
     })
@@ -139,41 +97,4 @@ fn lived(lifetimes: Option<&Lifetimes>) -> Lived {
     let rows = lifetimes.into_iter().flat_map(Lifetimes::rows);
     let (threads, freed) = rows.map(|(thread, freed)| (thread, freed.to_vec())).unzip();
     Lived { bounds_ns: Lifetimes::bounds().collect(), threads, freed }
-}
-
-/// The class of a size.
-fn class(size: u64) -> usize {
-    let doublings = size.max(1).div_ceil(FIRST).checked_next_power_of_two().map_or(64, u64::trailing_zeros);
-    (doublings as usize).min(CLASSES - 1)
-}
-
-/// The smallest size of a class.
-const fn lower(class: usize) -> u64 {
-    if class == 0 { 0 } else { (FIRST << (class - 1)) + 1 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_beyond_the_largest_are_one() {
-        let mut rows = Rows(HashMap::new());
-        for (of, size) in [(1, 100), (2, 8), (2, 8), (3, 9), (4, 200)] {
-            rows.enter(of, size);
-        }
-        let rows = rows.largest(2);
-        assert_eq!(rows.iter().map(|(of, _)| *of).collect::<Vec<_>>(), [Some(4), Some(1), None]);
-        assert_eq!(rows[2].1.each[..2], [(2, 16), (1, 9)]);
-        assert_eq!(column(&rows, |cell| cell.1).concat().iter().sum::<u64>(), 325);
-    }
-
-    #[test]
-    fn classes_follow_one_another() {
-        assert_eq!((class(0), class(8), class(9), class(16), class(17)), (0, 0, 1, 1, 2));
-        for at in 1..CLASSES {
-            assert_eq!((class(lower(at) - 1), class(lower(at))), (at - 1, at));
-        }
-        assert_eq!(class(u64::MAX), CLASSES - 1);
-    }
 }
