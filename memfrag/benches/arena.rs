@@ -166,14 +166,10 @@ fn models(criterion: &mut Criterion) {
         // The settings of glibc take as long as its default.
         for choice in CHOICES.iter().filter(|choice| choice.environment.is_none()) {
             let mut heap = ModelHeap::new(vec![choice.make(&setting()).expect("known")]);
-            for event in &filled {
-                heap.apply(event);
-            }
+            heap.apply_all(&filled);
             group.bench_function(BenchmarkId::new(choice.name, kind), |bencher| {
                 let run = |mut heap: ModelHeap| {
-                    for event in black_box(&replaced) {
-                        heap.apply(event);
-                    }
+                    heap.apply_all(black_box(&replaced));
                     heap
                 };
                 bencher.iter_batched(|| heap.fork(), run, BatchSize::PerIteration);

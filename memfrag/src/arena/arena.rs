@@ -4,7 +4,7 @@ use super::backing::{Backing, Mapped};
 use super::block::{Block, Event, Tag};
 use super::books::Books;
 use super::error::{AllocError, CreateError, FreeError, ResizeError};
-use super::holes::Hole;
+use super::free_list::Hole;
 use super::lines::Lines;
 use super::padding::Padding;
 use super::state::{Figures, State};

@@ -3,8 +3,7 @@
 
 use super::block::{Block, Tag};
 use super::error::{AllocError, FreeError, ResizeError};
-use super::free_list::FreeList;
-use super::holes::Hole;
+use super::free_list::{FreeList, Hole};
 use super::state::Figures;
 use crate::heap::BuildWordHasher;
 use allocator_api2::alloc::{Allocator, Global};

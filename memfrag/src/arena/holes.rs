@@ -1,143 +1,71 @@
-//! The holes of a free list, in order of address: a B-tree in which each node knows the largest hole below it.
+//! The holes of a free list, in order of address. Everything is in granules here, addresses too.
 //!
-//! The leftmost hole of at least a given size is found on one way down, since a subtree whose largest hole is too small
-//! is passed over as a whole. Nodes are merged when they run nearly empty, and not kept half full: a free list that
-//! shrinks grows again at the same place.
+//! A hole is kept in the [`Word`] in which it begins, as bits, and the words are found through a [`Radix`] tree.
 
+use super::radix::{FAN, Found, Radix};
+use super::word::{WORD, Word};
 use allocator_api2::alloc::{Allocator, Global};
-use allocator_api2::vec::Vec;
 
-/// Entries of a node.
-const FAN: usize = 32;
-/// A node with fewer entries is merged with a neighbour, if both fit into [`ROOMY`] entries.
-const SPARSE: usize = FAN / 4;
-/// The most entries of a node that two were merged into, so that it is not split again at once.
-const ROOMY: usize = FAN * 3 / 4;
-/// The most levels. A level is added by splits alone, each of which takes half a node of entries from below, so that
-/// this many would need more than 2⁶⁰ insertions.
-const DEEPEST: usize = 16;
-
-/// A free range.
+/// A free range of granules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hole {
-    /// The first address.
-    pub start: u64,
-    /// Bytes, never 0.
-    pub size: u64,
+pub(super) struct Run {
+    pub(super) start: u64,
+    /// Never 0.
+    pub(super) size: u64,
 }
 
-impl Hole {
-    /// The address behind the last one.
-    pub const fn end(self) -> u64 {
+impl Run {
+    pub(super) const fn end(self) -> u64 {
         self.start + self.size
     }
 
-    /// Where a block of `size` bytes, aligned to a power of two, lies lowest in this hole; `None` when it does not fit.
+    /// Where `size` granules, aligned to a power of two of them, lie lowest here; `None` when they do not fit.
     #[inline]
-    pub(super) fn place(self, size: u64, align: u64) -> Option<u64> {
-        let place = self.start.checked_add(align - 1)? & !(align - 1);
-        (place.checked_add(size)? <= self.end()).then_some(place)
+    fn place(self, size: u64, align: u64) -> Option<u64> {
+        let place = self.start.next_multiple_of(align);
+        (place + size <= self.end()).then_some(place)
     }
 }
 
-/// In a leaf each entry is a hole. Above, it is a child: the first address and the size of the largest hole in it.
-#[derive(Clone, Debug)]
-struct Node {
-    len: usize,
-    start: [u64; FAN],
-    size: [u64; FAN],
-    child: [u32; FAN],
-}
-
-/// One of a node's entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Entry {
-    start: u64,
-    size: u64,
-    child: u32,
-}
-
-impl Node {
-    const EMPTY: Self = Self { len: 0, start: [0; FAN], size: [0; FAN], child: [0; FAN] };
-
-    fn entry(&self, at: usize) -> Entry {
-        Entry { start: self.start[at], size: self.size[at], child: self.child[at] }
-    }
-
-    fn set(&mut self, at: usize, entry: Entry) {
-        (self.start[at], self.size[at], self.child[at]) = (entry.start, entry.size, entry.child);
-    }
-
-    fn insert(&mut self, at: usize, entry: Entry) {
-        self.start.copy_within(at..self.len, at + 1);
-        self.size.copy_within(at..self.len, at + 1);
-        self.child.copy_within(at..self.len, at + 1);
-        self.len += 1;
-        self.set(at, entry);
-    }
-
-    fn remove(&mut self, at: usize) {
-        self.start.copy_within(at + 1..self.len, at);
-        self.size.copy_within(at + 1..self.len, at);
-        self.child.copy_within(at + 1..self.len, at);
-        self.len -= 1;
-    }
-
-    /// Takes over the entries of `other` from `from` on, behind its own.
-    fn append(&mut self, other: &Self, from: usize) {
-        let (to, count) = (self.len, other.len - from);
-        self.start[to..to + count].copy_from_slice(&other.start[from..other.len]);
-        self.size[to..to + count].copy_from_slice(&other.size[from..other.len]);
-        self.child[to..to + count].copy_from_slice(&other.child[from..other.len]);
-        self.len += count;
-    }
-
-    /// Entries that begin at or before an address.
-    fn upto(&self, address: u64) -> usize {
-        self.start[..self.len].partition_point(|&start| start <= address)
-    }
-
-    fn largest(&self) -> u64 {
-        self.size[..self.len].iter().copied().max().unwrap_or(0)
-    }
-}
-
-/// The way from the root to a hole. It holds until the tree changes by more than [`Holes::set`].
+/// Where a hole is kept. It holds until a hole is changed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spot {
-    /// Of each level from the root down: the node, and the entry in it.
-    steps: [(u32, u32); DEEPEST],
+    leaf: Found,
+    place: usize,
+    at: u32,
+    run: Run,
 }
 
 impl Spot {
-    const NOWHERE: Self = Self { steps: [(0, 0); DEEPEST] };
-
-    fn node(&self, level: usize) -> usize {
-        self.steps[level].0 as usize
+    #[inline]
+    fn new(leaf: Found, place: usize, word: Word, at: u32) -> Self {
+        let start = leaf.word(place) * WORD + u64::from(at);
+        Self { leaf, place, at, run: Run { start, size: word.length(at) } }
     }
 
-    fn at(&self, level: usize) -> usize {
-        self.steps[level].1 as usize
+    /// The hole.
+    #[inline]
+    pub(super) const fn run(&self) -> Run {
+        self.run
     }
 }
 
-/// Holes by address. None touches or overlaps another one; whoever inserts sees to that.
+/// The word that a granule is in, and its bit there.
+#[inline]
+const fn split(granule: u64) -> (u64, u32) {
+    (granule / WORD, (granule % WORD) as u32)
+}
+
+/// Holes by address. None touches or overlaps another one.
 #[derive(Clone, Debug)]
 pub(super) struct Holes<A: Allocator = Global> {
-    nodes: Vec<Node, A>,
-    /// Nodes that are not in use.
-    spare: Vec<u32, A>,
-    root: u32,
-    /// Levels above the leaves.
-    height: usize,
+    words: Radix<A>,
     len: usize,
 }
 
 impl<A: Allocator + Clone> Holes<A> {
     pub(super) fn new_in(tables: A) -> Self {
-        let mut nodes = Vec::new_in(tables.clone());
-        nodes.push(Node::EMPTY);
-        Self { nodes, spare: Vec::new_in(tables), root: 0, height: 0, len: 0 }
+        Self { words: Radix::new_in(tables), len: 0 }
     }
 }
 
@@ -149,263 +77,173 @@ impl<A: Allocator> Holes<A> {
 
     /// The size of the largest hole, 0 without any.
     pub(super) fn largest(&self) -> u64 {
-        self.nodes[self.root as usize].largest()
-    }
-
-    /// The hole at a place that was found.
-    pub(super) fn get(&self, spot: &Spot) -> Hole {
-        let (node, at) = (&self.nodes[spot.node(self.height)], spot.at(self.height));
-        Hole { start: node.start[at], size: node.size[at] }
-    }
-
-    /// The last hole that begins at or before an address.
-    pub(super) fn at_or_before(&self, address: u64) -> Option<Spot> {
-        let (spot, count) = self.descend(address);
-        (count > 0).then_some(spot)
-    }
-
-    /// The first hole of all.
-    pub(super) fn first(&self) -> Option<Spot> {
-        let mut spot = Spot::NOWHERE;
-        self.leftmost(&mut spot, 0, self.root);
-        (self.len > 0).then_some(spot)
-    }
-
-    /// The hole behind one.
-    pub(super) fn next(&self, spot: &Spot) -> Option<Spot> {
-        let mut next = *spot;
-        for level in (0..=self.height).rev() {
-            let (node, at) = (next.node(level), next.at(level) + 1);
-            if at < self.nodes[node].len {
-                next.steps[level].1 = at as u32;
-                if level < self.height {
-                    self.leftmost(&mut next, level + 1, self.nodes[node].child[at]);
-                }
-                return Some(next);
-            }
-        }
-        None
+        self.words.largest()
     }
 
     /// The leftmost hole, among those that begin at `from` or later, into which an aligned block fits, and where it
-    /// would lie. With an alignment above that of every hole some that are large enough may still be passed over.
+    /// would lie. With an alignment above 1 some that are large enough may be passed over one by one.
+    #[inline]
     pub(super) fn first_fit(&self, from: u64, size: u64, align: u64) -> Option<(Spot, u64)> {
-        let mut spot = Spot::NOWHERE;
-        let place = self.seek(&mut spot, 0, self.root, from, size, align)?;
-        Some((spot, place))
+        if from == 0 && align == 1 && Radix::<A>::tells(size) {
+            let (leaf, place) = self.words.first_fit(size)?;
+            let word = self.words.word(leaf, place);
+            let spot = Spot::new(leaf, place, word, word.first_fit(size)?);
+            return Some((spot, spot.run.start));
+        }
+        self.seek(from, size, align)
     }
 
-    /// Changes a hole, which keeps its place in the order.
-    pub(super) fn set(&mut self, spot: &Spot, hole: Hole) {
-        let (id, at) = (spot.node(self.height), spot.at(self.height));
-        let before = self.nodes[id].size[at];
-        self.nodes[id].set(at, Entry { start: hole.start, size: hole.size, child: 0 });
-        if !self.is_hidden(spot, at, before.max(hole.size), before) {
-            self.refresh(spot, self.height);
+    fn seek(&self, from: u64, size: u64, align: u64) -> Option<(Spot, u64)> {
+        let (first, bit) = split(from);
+        self.words.seek(first, size, |leaf, place, word| {
+            let mut at = if leaf.word(place) == first { bit } else { 0 };
+            while let Some(start) = word.first_from(at) {
+                let spot = Spot::new(leaf, place, word, start);
+                if let Some(found) = spot.run.place(size, align) {
+                    return Some((spot, found));
+                }
+                // Behind the last bit there is no hole.
+                at = start + 1;
+                if u64::from(at) == WORD {
+                    break;
+                }
+            }
+            None
+        })
+    }
+
+    /// The last hole that begins at a granule or before it.
+    #[inline]
+    pub(super) fn at_or_before(&self, granule: u64) -> Option<Spot> {
+        let (word, bit) = split(granule);
+        self.upto(self.words.leaf(word), word, bit)
+    }
+
+    /// As [`Self::at_or_before`], with the word's leaf if there is one.
+    #[inline]
+    fn upto(&self, leaf: Option<Found>, word: u64, bit: u32) -> Option<Spot> {
+        if let Some(leaf) = leaf {
+            let last_of = |word: u64, bit: u32| {
+                let place = leaf.place(word)?;
+                let found = self.words.word(leaf, place);
+                Some(Spot::new(leaf, place, found, found.last_upto(bit)?))
+            };
+            // Mostly it is in this word or in the one before.
+            if let Some(spot) = last_of(word, bit).or_else(|| last_of(word.checked_sub(1)?, 63)) {
+                return Some(spot);
+            }
+        }
+        let (leaf, place) = self.words.last_before(word)?;
+        let found = self.words.word(leaf, place);
+        Some(Spot::new(leaf, place, found, found.last_upto(63)?))
+    }
+
+    /// Sends for what tells of the holes around a granule.
+    #[inline]
+    pub(super) fn send_for(&self, granule: u64) {
+        let (word, _) = split(granule);
+        if let Some(leaf) = self.words.leaf(word)
+            && let Some(place) = leaf.place(word)
+        {
+            self.words.send_for(leaf, place);
         }
     }
 
-    /// Adds a hole.
-    pub(super) fn insert(&mut self, hole: Hole)
+    /// The first hole that begins at a granule or behind it.
+    pub(super) fn first_from(&self, granule: u64) -> Option<Spot> {
+        self.seek(granule, 1, 1).map(|(spot, _)| spot)
+    }
+
+    /// The first hole that begins at `start` or behind it, with the leaf of `start` if there is one. It may be left out
+    /// when it begins behind `end`.
+    #[inline]
+    fn first_within(&self, leaf: Option<Found>, start: u64, end: u64) -> Option<Spot> {
+        let ((first, bit), (last, _)) = (split(start), split(end));
+        if last > first + 1 {
+            return self.first_from(start);
+        }
+        let first_of = |leaf: Found, word: u64, bit: u32| {
+            let place = leaf.place(word)?;
+            let found = self.words.word(leaf, place);
+            Some(Spot::new(leaf, place, found, found.first_from(bit)?))
+        };
+        if let Some(spot) = leaf.and_then(|leaf| first_of(leaf, first, bit)) {
+            return Some(spot);
+        }
+        if last == first {
+            return None;
+        }
+        let next = leaf.filter(|leaf| leaf.place(last).is_some()).or_else(|| self.words.leaf(last))?;
+        first_of(next, last, 0)
+    }
+
+    /// Takes granules out of a hole, in which they are.
+    #[inline]
+    pub(super) fn carve(&mut self, spot: &Spot, start: u64, size: u64)
     where
         A: Clone,
     {
-        let (spot, count) = self.descend(hole.start);
-        self.len += 1;
-        let mut level = self.height;
-        let mut at = count;
-        let mut entry = Entry { start: hole.start, size: hole.size, child: 0 };
-        loop {
-            let id = spot.node(level);
-            if self.nodes[id].len < FAN {
-                self.nodes[id].insert(at, entry);
-                if level < self.height || !self.is_hidden(&spot, at, hole.size, 0) {
-                    self.refresh(&spot, level);
-                }
-                return;
-            }
-            let right = self.split(id);
-            let half = self.nodes[id].len;
-            let (node, at_in_it) = if at <= half { (id, at) } else { (right as usize, at - half) };
-            self.nodes[node].insert(at_in_it, entry);
-            let (left, right) = (self.summary(id as u32), self.summary(right));
-            if level == 0 {
-                let mut root = Node::EMPTY;
-                root.insert(0, left);
-                root.insert(1, right);
-                self.root = self.add(root);
-                self.height += 1;
-                assert!(self.height < DEEPEST, "fewer than 2^60 holes were ever inserted");
-                return;
-            }
-            level -= 1;
-            self.nodes[spot.node(level)].set(spot.at(level), left);
-            (at, entry) = (spot.at(level) + 1, right);
+        let Spot { leaf, place, at, run } = *spot;
+        let front = start - run.start;
+        let rest = Run { start: start + size, size: run.end() - (start + size) };
+        self.len = self.len + usize::from(front > 0) + usize::from(rest.size > 0) - 1;
+        let (word, behind) = split(rest.start);
+        if word == leaf.word(place) || rest.size == 0 {
+            return self.words.shrink(leaf, place, (at, run.size), front, (behind, rest.size));
         }
+        // The rest begins in another word. It is put there first, lest the leaf be taken out meanwhile.
+        let next = if leaf.place(word).is_some() { leaf } else { self.words.make_leaf(word) };
+        self.words.cover(next, word as usize % FAN, behind, rest.size);
+        self.words.shrink(leaf, place, (at, run.size), front, (0, 0));
     }
 
-    /// Takes a hole out.
-    pub(super) fn remove(&mut self, spot: &Spot) {
-        self.len -= 1;
-        let mut level = self.height;
-        let mut at = spot.at(level);
-        loop {
-            let id = spot.node(level);
-            self.nodes[id].remove(at);
-            let Some(above) = level.checked_sub(1) else { break };
-            let parent = spot.node(above);
-            at = spot.at(above);
-            if self.nodes[id].len == 0 {
-                self.spare.push(id as u32);
-            } else if let Some((left, right)) = self.pair(parent, at) {
-                let (keep, gone) = (self.nodes[parent].child[left], self.nodes[parent].child[right]);
-                let other = std::mem::replace(&mut self.nodes[gone as usize], Node::EMPTY);
-                self.nodes[keep as usize].append(&other, 0);
-                self.spare.push(gone);
-                let summary = self.summary(keep);
-                self.nodes[parent].set(left, summary);
-                at = right;
-            } else {
-                self.refresh(spot, level);
-                return;
-            }
-            level = above;
-        }
-        while self.height > 0 && self.nodes[self.root as usize].len == 1 {
-            self.spare.push(self.root);
-            self.root = self.nodes[self.root as usize].child[0];
-            self.height -= 1;
-        }
-    }
-
-    /// The children at `at` and beside it, when the former has run nearly empty and both fit into one node.
-    fn pair(&self, parent: usize, at: usize) -> Option<(usize, usize)> {
-        let parent = &self.nodes[parent];
-        let len = |at: usize| self.nodes[parent.child[at] as usize].len;
-        if len(at) >= SPARSE {
+    /// Adds a range, which grows together with the holes that it touches. The hole that it is part of then, `None` if it
+    /// overlaps one, and nothing is changed.
+    #[inline]
+    pub(super) fn release(&mut self, start: u64, size: u64) -> Option<Run>
+    where
+        A: Clone,
+    {
+        let end = start + size;
+        let (word, bit) = split(start);
+        let own = self.words.leaf(word);
+        let left = self.upto(own, word, bit);
+        if left.is_some_and(|left| left.run.end() > start) {
             return None;
         }
-        let fits = |left: usize, right: usize| (len(left) + len(right) <= ROOMY).then_some((left, right));
-        let with_next = if at + 1 < parent.len { fits(at, at + 1) } else { None };
-        with_next.or_else(|| fits(at.checked_sub(1)?, at))
-    }
-
-    /// The way down to where an address belongs, and how many holes of the leaf begin at or before it. The last step
-    /// is to the last of these.
-    fn descend(&self, address: u64) -> (Spot, usize) {
-        let mut spot = Spot::NOWHERE;
-        let mut id = self.root;
-        for level in 0..self.height {
-            let node = &self.nodes[id as usize];
-            let at = node.upto(address).saturating_sub(1);
-            spot.steps[level] = (id, at as u32);
-            id = node.child[at];
+        let right = self.first_within(own, start, end);
+        if right.is_some_and(|right| right.run.start < end) {
+            return None;
         }
-        let count = self.nodes[id as usize].upto(address);
-        spot.steps[self.height] = (id, count.saturating_sub(1) as u32);
-        (spot, count)
-    }
-
-    fn leftmost(&self, spot: &mut Spot, level: usize, mut id: u32) {
-        for step in &mut spot.steps[level..=self.height] {
-            *step = (id, 0);
-            id = self.nodes[id as usize].child[0];
-        }
-    }
-
-    fn seek(&self, spot: &mut Spot, level: usize, id: u32, from: u64, size: u64, align: u64) -> Option<u64> {
-        let node = &self.nodes[id as usize];
-        let leaf = level == self.height;
-        let mut at = match (from, leaf) {
-            (0, _) => 0,
-            (_, true) => node.start[..node.len].partition_point(|&start| start < from),
-            (_, false) => node.upto(from).saturating_sub(1),
+        let left = left.filter(|left| left.run.end() == start);
+        let right = right.filter(|right| right.run.start == end);
+        self.len = self.len + 1 - usize::from(left.is_some()) - usize::from(right.is_some());
+        let begin = left.map_or(start, |left| left.run.start);
+        let whole = Run { start: begin, size: right.map_or(end, |right| right.run.end()) - begin };
+        let (leaf, place, at) = match left {
+            Some(left) => (left.leaf, left.place, left.at),
+            None => (own.unwrap_or_else(|| self.words.make_leaf(word)), word as usize % FAN, bit),
         };
-        while at < node.len {
-            if node.size[at] >= size {
-                spot.steps[level] = (id, at as u32);
-                let place = if leaf {
-                    Hole { start: node.start[at], size: node.size[at] }.place(size, align)
-                } else {
-                    self.seek(spot, level + 1, node.child[at], from, size, align)
-                };
-                if place.is_some() {
-                    return place;
-                }
-            }
-            at += 1;
+        self.words.cover(leaf, place, at, whole.size);
+        if let Some(right) = right
+            && right.leaf.word(right.place) != leaf.word(place)
+        {
+            self.words.uncover(right.leaf, right.place, right.at, right.run.size);
         }
-        None
+        Some(whole)
     }
 
-    /// Whether the node above a leaf says the same after an entry has changed: it is not the first one, at most
-    /// `largest` before and after, and before it was not the largest of the leaf.
-    fn is_hidden(&self, spot: &Spot, at: usize, largest: u64, before: u64) -> bool {
-        let Some(above) = self.height.checked_sub(1) else { return true };
-        let known = self.nodes[spot.node(above)].size[spot.at(above)];
-        at > 0 && largest <= known && before < known
-    }
-
-    fn summary(&self, id: u32) -> Entry {
-        let node = &self.nodes[id as usize];
-        Entry { start: node.start[0], size: node.largest(), child: id }
-    }
-
-    /// Corrects what the nodes above a level say of the one that changed there.
-    fn refresh(&mut self, spot: &Spot, level: usize) {
-        for level in (0..level).rev() {
-            let entry = self.summary(spot.node(level + 1) as u32);
-            let (node, at) = (&mut self.nodes[spot.node(level)], spot.at(level));
-            if node.entry(at) == entry {
-                return;
-            }
-            node.set(at, entry);
-        }
-    }
-
-    /// Moves the upper half of a full node into a new one, which is returned.
-    fn split(&mut self, id: usize) -> u32 {
-        let mut upper = Node::EMPTY;
-        upper.append(&self.nodes[id], FAN / 2);
-        self.nodes[id].len = FAN / 2;
-        self.add(upper)
-    }
-
-    fn add(&mut self, node: Node) -> u32 {
-        if let Some(id) = self.spare.pop() {
-            self.nodes[id as usize] = node;
-            return id;
-        }
-        self.nodes.push(node);
-        (self.nodes.len() - 1) as u32
-    }
-
-    /// Panics when the tree contradicts itself.
+    /// Panics when the holes contradict themselves.
     #[cfg(test)]
     pub(super) fn check(&self) {
+        self.words.check();
         let mut holes = 0;
-        let mut nodes = 0;
-        let mut end = None;
-        self.check_below(self.root, 0, &mut holes, &mut nodes, &mut end);
-        assert_eq!(holes, self.len);
-        assert_eq!(nodes + self.spare.len(), self.nodes.len(), "a node is in the tree or spare");
-    }
-
-    #[cfg(test)]
-    fn check_below(&self, id: u32, level: usize, holes: &mut usize, nodes: &mut usize, end: &mut Option<u64>) {
-        let node = &self.nodes[id as usize];
-        *nodes += 1;
-        assert!(node.len <= FAN && (node.len > 0 || level == 0));
-        for at in 0..node.len {
-            if level < self.height {
-                assert_eq!(node.entry(at), self.summary(node.child[at]));
-                self.check_below(node.child[at], level + 1, holes, nodes, end);
-            } else {
-                *holes += 1;
-                assert!(node.size[at] > 0);
-                assert!(end.is_none_or(|end| end < node.start[at]), "holes neither touch nor overlap");
-                *end = Some(node.start[at] + node.size[at]);
-            }
+        let mut next = self.first_from(0);
+        while let Some(spot) = next {
+            holes += 1;
+            next = self.first_from(spot.run.start + 1);
+            assert!(next.is_none_or(|next| spot.run.end() < next.run.start), "holes neither touch nor overlap");
         }
+        assert_eq!(holes, self.len);
     }
 }

@@ -9,7 +9,8 @@
 //! | `tagged`, `global` | the arena as allocator of collections, and of a program |
 //! | `backing`, `pages` | where the memory comes from, and that of the tables |
 //! | `books` | which block lies where, and what was counted |
-//! | `free_list`, `holes` | first fit over plain addresses, and the tree that it searches |
+//! | `free_list`, `holes` | first fit over plain addresses: ranges taken and given back |
+//! | `word`, `radix` | where holes begin, as bits; the tree over them that knows the largest |
 //! | `block` | blocks, events, and events as a recording keeps them |
 //! | `state`, `padding`, `lines` | what it holds, what rounding takes, how blocks lie on cache lines |
 //! | `layout` | the padding within a type |
@@ -30,18 +31,19 @@ mod lines;
 pub(crate) mod oracle;
 mod padding;
 mod pages;
+mod radix;
 mod state;
 mod tagged;
 #[cfg(test)]
 mod tests;
+mod word;
 
 pub use arena::{Arena, Observer, Options};
 pub use backing::{Backing, Buffer, Mapped};
 pub use block::{Block, Event, Stamp, Tag};
 pub use error::{AllocError, CreateError, FreeError, ResizeError};
-pub use free_list::{FreeList, GRANULE, Overlap};
+pub use free_list::{FreeList, GRANULE, Hole, NotTaken};
 pub use global::GlobalArena;
-pub use holes::Hole;
 pub use layout::{Field, StructLayout};
 pub use lines::{Line, Lines, cache_line};
 pub use padding::{Padding, TagPadding};

@@ -1,7 +1,7 @@
 //! What an arena holds at a moment.
 
 use super::block::{Block, Tag};
-use super::holes::Hole;
+use super::free_list::Hole;
 use super::lines::Lines;
 use super::padding::Padding;
 use std::ops::Range;

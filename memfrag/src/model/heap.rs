@@ -1,15 +1,19 @@
 //! One heap under a set of policies: from addresses to numbered blocks.
 
-use super::policy::{BlockId, Caller, Fact, Policy, Request};
+use super::live::Live;
+use super::policy::{BlockId, Caller, Fact, Policy, Request, Step};
 use crate::glibc::Layout;
-use crate::heap::{BuildWordHasher, MAX_SIZE};
-use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
+use crate::heap::MAX_SIZE;
 use memfrag_common::{Event, Op};
 use std::ops::Range;
 
 /// Reallocations that a thread has begun; of more the oldest has lost its end.
 const MAX_BEGUN: usize = 4;
+
+/// How many events before an event its block's number is sent for.
+const FAR: usize = 24;
+/// How many events before a free which step of [`Policy::send_for`] is taken.
+const STEPS: [(usize, Step); 3] = [(16, Step::Block), (10, Step::Place), (5, Step::Around)];
 
 /// What the stream of one heap held that a complete one would not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,7 +47,7 @@ struct Begun {
 pub struct ModelHeap {
     policies: Vec<Box<dyn Policy>>,
     /// The live blocks by their real address.
-    live: HashMap<u64, BlockId, BuildWordHasher>,
+    live: Live,
     /// Numbers of blocks that are gone.
     unused: Vec<BlockId>,
     begun: Vec<Begun>,
@@ -56,7 +60,7 @@ impl ModelHeap {
     pub fn new(policies: Vec<Box<dyn Policy>>) -> Self {
         Self {
             policies,
-            live: HashMap::default(),
+            live: Live::default(),
             unused: Vec::new(),
             begun: Vec::new(),
             numbers: 0,
@@ -81,7 +85,7 @@ impl ModelHeap {
 
     /// The live block at a real address.
     pub fn block_at(&self, addr: u64) -> Option<BlockId> {
-        self.live.get(&addr).copied()
+        self.live.get(addr)
     }
 
     /// The copy with which a forked process begins. Only the thread that forked goes on in it.
@@ -97,8 +101,10 @@ impl ModelHeap {
         };
         // What other threads were about to resize stays as it was.
         for begun in &self.begun {
-            if let Some(block) = begun.block {
-                copy.live.entry(begun.old).or_insert(block);
+            if let Some(block) = begun.block
+                && copy.live.get(begun.old).is_none()
+            {
+                copy.live.insert(begun.old, block);
             }
         }
         copy
@@ -119,7 +125,7 @@ impl ModelHeap {
     /// Where a policy has put the blocks, in no order: those that are live, and those that are being resized.
     pub fn places<'a>(&'a self, policy: &'a dyn Policy) -> impl Iterator<Item = Range<u64>> + 'a {
         let resized = self.begun.iter().filter_map(|begun| begun.block);
-        self.live.values().copied().chain(resized).filter_map(|block| policy.place_of(block))
+        self.live.blocks().chain(resized).filter_map(|block| policy.place_of(block))
     }
 
     /// The most blocks that were live at once.
@@ -142,6 +148,30 @@ impl ModelHeap {
         self.tell(&Caller { time, ..Caller::default() }, Fact::Layout(layout));
     }
 
+    /// Takes the next events into account.
+    pub fn apply_all(&mut self, events: &[Event]) {
+        for (at, event) in events.iter().enumerate() {
+            self.look_ahead(&events[at..]);
+            self.apply(event);
+        }
+    }
+
+    /// Sends for what later ones of these events will read. An event's own look-ups wait for one another: where its block
+    /// is told, what a policy knows of the block, what lies around it. Those of different events need not.
+    #[inline]
+    fn look_ahead(&self, events: &[Event]) {
+        if let Some(addr) = events.get(FAR).and_then(Event::block) {
+            self.live.send_for(addr);
+        }
+        for (distance, step) in STEPS {
+            if let Some(Event { op: Op::Free { addr, .. }, .. }) = events.get(distance)
+                && let Some(block) = self.live.get(*addr)
+            {
+                self.policies.iter().for_each(|policy| policy.send_for(block, step));
+            }
+        }
+    }
+
     /// Takes the next event into account. Those of the process tree have no meaning here.
     #[inline]
     pub fn apply(&mut self, event: &Event) {
@@ -154,7 +184,7 @@ impl ModelHeap {
             }
             Op::Free { addr, site, .. } if addr != 0 => self.free(&Caller { site, ..plain }, addr),
             Op::ReallocBegin { old, size, site, .. } => {
-                let block = self.live.remove(&old);
+                let block = self.live.remove(old);
                 let mine = self.begun.iter().filter(|begun| begun.thread == thread).count();
                 if mine >= MAX_BEGUN
                     && let Some(at) = self.begun.iter().position(|begun| begun.thread == thread)
@@ -218,14 +248,7 @@ impl ModelHeap {
     /// A block becomes live at an address. One that was there must have been freed unseen.
     #[inline]
     fn enter(&mut self, caller: &Caller, addr: u64, block: BlockId) {
-        let missed = match self.live.entry(addr) {
-            Entry::Occupied(mut there) => Some(std::mem::replace(there.get_mut(), block)),
-            Entry::Vacant(room) => {
-                room.insert(block);
-                None
-            }
-        };
-        if let Some(missed) = missed {
+        if let Some(missed) = self.live.insert(addr, block) {
             self.oddities.missed_frees += 1;
             self.release(caller, missed);
         }
@@ -233,7 +256,7 @@ impl ModelHeap {
 
     #[inline]
     fn free(&mut self, caller: &Caller, addr: u64) {
-        if let Some(block) = self.live.remove(&addr) {
+        if let Some(block) = self.live.remove(addr) {
             self.release(caller, block);
         } else {
             self.oddities.unknown_blocks += 1;
@@ -280,7 +303,7 @@ impl ModelHeap {
             (Some(block), 0) if request.size == 0 => self.release(caller, block),
             // Failed: the old block lives on, unless its address was handed out again.
             (Some(block), 0) => {
-                if let (Some(begun), false) = (begun, begun.is_none_or(|begun| self.live.contains_key(&begun.old))) {
+                if let (Some(begun), false) = (begun, begun.is_none_or(|begun| self.live.get(begun.old).is_some())) {
                     self.live.insert(begun.old, block);
                 } else {
                     self.release(caller, block);
@@ -307,7 +330,7 @@ impl ModelHeap {
                     self.tell(caller, Fact::UnknownRealloc(begun.old));
                 }
                 // Without its beginning, a block found at the new address is most likely the old one.
-                match self.live.get(&addr).copied().filter(|_| begun.is_none()) {
+                match self.live.get(addr).filter(|_| begun.is_none()) {
                     Some(block) => {
                         for policy in &mut self.policies {
                             policy.reallocate(caller, block, request, addr);

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `policy` | the trait: what a policy is asked, what it answers |
 //! | `heap` | one heap's events as requests; what a complete stream would not have shown |
+//! | `live` | the live blocks by address |
 //! | `classic` | first, best and next fit, buddies, slabs, pages by class, compaction, lifetimes apart |
 //! | `lifetimes` | how long the blocks of each call site live |
 //! | [`ptmalloc`] | glibc's own allocator |
@@ -19,6 +20,7 @@ mod choice;
 mod classic;
 mod heap;
 mod lifetimes;
+mod live;
 mod policy;
 pub mod ptmalloc;
 mod recipe;
@@ -28,7 +30,7 @@ pub use choice::{CHOICES, Choice, Setting};
 pub use classic::{CLASSICS, Classic};
 pub use heap::{ModelHeap, Oddities};
 pub use lifetimes::Lifetimes;
-pub use policy::{BlockId, Caller, Contents, Counts, Fact, Footprint, MallInfo, Policy, Request};
+pub use policy::{BlockId, Caller, Contents, Counts, Fact, Footprint, MallInfo, Policy, Request, Step};
 pub use ptmalloc::Ptmalloc;
 pub use recipe::Recipe;
 pub use tree::{Factory, Modelled, Models};

@@ -174,6 +174,17 @@ pub struct MallInfo {
     pub keepcost: u64,
 }
 
+/// What is sent for before a block is freed: see [`Policy::send_for`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// What is found under the block's number.
+    Block,
+    /// What that leads to.
+    Place,
+    /// What lies around the block, as far as that is kept elsewhere.
+    Around,
+}
+
 /// A policy that serves the requests of one heap.
 ///
 /// Each block is named by a [`BlockId`]: between its allocation and its free no other block has the number. The driver
@@ -193,6 +204,10 @@ pub trait Policy: fmt::Debug + Send {
     /// A block's size changes. The real allocator has put it to `observed`, which may be where it was. As
     /// [`Self::allocate`]; when the policy cannot serve it, the block stays as it was.
     fn reallocate(&mut self, caller: &Caller, block: BlockId, request: &Request, observed: u64) -> Option<u64>;
+
+    /// Sends for memory that the free of a live block will read, some events before that. The steps come in their order,
+    /// each when what the one before has sent for may be there.
+    fn send_for(&self, _block: BlockId, _step: Step) {}
 
     /// What else the stream tells.
     fn learn(&mut self, _caller: &Caller, _fact: Fact<'_>) {}

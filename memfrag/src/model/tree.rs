@@ -86,39 +86,38 @@ impl Models {
     pub fn apply_all(&mut self, events: &[Event]) {
         let done = last_calls(events);
         let mut last: Option<(u32, usize)> = None;
-        for (number, event) in events.iter().enumerate() {
-            match event.op {
-                Op::Fork { flags, .. } if flags & CLONE_THREAD != 0 => continue,
-                // The first thread ends with its process, whose memory the kernel takes as it is: nothing is freed.
-                Op::ThreadExit if event.tid == event.pid => continue,
-                Op::Fork { child, flags } => {
-                    self.fork(event, child, flags);
-                    last = None;
-                    continue;
+        let mut number = 0;
+        while let Some(event) = events.get(number) {
+            if is_of_the_tree(event) {
+                number += 1;
+                match event.op {
+                    Op::Fork { child, flags } if flags & CLONE_THREAD == 0 => self.fork(event, child, flags),
+                    Op::Exec => self.exec(event.pid),
+                    Op::Exit { .. } => self.exit(event.pid),
+                    _ => continue,
                 }
-                Op::Exec => {
-                    self.exec(event.pid);
-                    last = None;
-                    continue;
-                }
-                Op::Exit { .. } => {
-                    self.exit(event.pid);
-                    last = None;
-                    continue;
-                }
-                _ => {}
+                last = None;
+                continue;
             }
             let at = match last {
                 Some((pid, at)) if pid == event.pid => at,
                 _ => self.place(event),
             };
             last = Some((event.pid, at));
+            // All that follows for the same heap, as far as nothing else is to be done in between.
+            let is_last = |number: usize| !done.is_empty() && done.contains(&number);
+            let same = |&at: &usize| {
+                let next = &events[at];
+                next.pid == event.pid && !is_of_the_tree(next) && !is_last(at - 1)
+            };
+            let end = (number + 1..events.len()).find(|at| !same(at)).unwrap_or(events.len());
             if let Some(heap) = &mut self.heaps[at].heap {
-                heap.apply(event);
-                if !done.is_empty() && done.contains(&number) {
-                    heap.thread_done(event.time, event.tid);
+                heap.apply_all(&events[number..end]);
+                if is_last(end - 1) {
+                    heap.thread_done(events[end - 1].time, events[end - 1].tid);
                 }
             }
+            number = end;
         }
     }
 
@@ -191,6 +190,17 @@ impl Models {
     fn exit(&mut self, pid: u32) {
         let member = self.member(pid);
         self.members.insert(pid, Member { ended: true, ..member });
+    }
+}
+
+/// Whether an event is about the processes and not about a heap.
+#[inline]
+fn is_of_the_tree(event: &Event) -> bool {
+    match event.op {
+        Op::Fork { .. } | Op::Exec | Op::Exit { .. } => true,
+        // The first thread ends with its process, whose memory the kernel takes as it is: nothing is freed.
+        Op::ThreadExit => event.tid == event.pid,
+        _ => false,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The free list against first fit by its definition.
 
-use crate::arena::free_list::{FreeList, Overlap};
+use crate::arena::free_list::{FreeList, Hole, NotTaken};
 use crate::arena::oracle::Oracle;
 use proptest::prelude::*;
 
@@ -100,6 +100,131 @@ proptest! {
     }
 }
 
+/// Free ranges by their definition: a sorted list, in which everything is searched for from below.
+#[derive(Default)]
+struct Ranges(Vec<std::ops::Range<u64>>);
+
+impl Ranges {
+    /// Takes a part of the range of this number.
+    fn cut(&mut self, number: usize, start: u64, end: u64) {
+        let whole = self.0[number].clone();
+        let rests = [whole.start..start, end..whole.end].into_iter().filter(|rest| !rest.is_empty());
+        self.0.splice(number..=number, rests);
+    }
+
+    fn allocate(&mut self, from: u64, size: u64, align: u64) -> Option<u64> {
+        let fits = |range: &std::ops::Range<u64>| {
+            let place = u128::from(range.start).next_multiple_of(u128::from(align));
+            (range.start >= from && place + u128::from(size) <= u128::from(range.end)).then_some(place as u64)
+        };
+        let (number, place) = self.0.iter().enumerate().find_map(|(number, range)| Some((number, fits(range)?)))?;
+        self.cut(number, place, place + size);
+        Some(place)
+    }
+
+    fn take(&mut self, start: u64, size: u64) -> bool {
+        let holds = |range: &std::ops::Range<u64>| range.contains(&start) && range.end - start >= size;
+        let Some(number) = self.0.iter().position(holds) else { return false };
+        self.cut(number, start, start + size);
+        true
+    }
+
+    fn release(&mut self, start: u64, size: u64) -> bool {
+        let Some(end) = start.checked_add(size) else { return false };
+        if self.0.iter().any(|range| range.start < end && start < range.end) {
+            return false;
+        }
+        let (touching, mut others): (Vec<_>, Vec<_>) =
+            self.0.drain(..).partition(|range| range.end == start || range.start == end);
+        let start = touching.iter().map(|range| range.start).min().unwrap_or(start).min(start);
+        let end = touching.iter().map(|range| range.end).max().unwrap_or(end).max(end);
+        others.push(start..end);
+        others.sort_by_key(|range| range.start);
+        self.0 = others;
+        true
+    }
+}
+
+/// A step anywhere in the addresses.
+#[derive(Clone, Copy, Debug)]
+enum Far {
+    Release(u64, u64),
+    Take(u64, u64),
+    /// From an address on, bytes, and the logarithm of the alignment.
+    Allocate(u64, u64, u32),
+}
+
+fn far_steps() -> impl Strategy<Value = Vec<Far>> {
+    // Few places, close together and far apart, at the ends and at the borders of what parts of the addresses hold.
+    let near =
+        prop::sample::select(vec![0, 1 << 14, (1 << 18) - 512, 1 << 26, (1 << 36) - 1024, 1 << 47, 1 << 63, !0 << 14]);
+    let address = move || (near.clone(), 0..900_u64).prop_map(|(near, granule)| near + granule * 16);
+    let size = || {
+        prop_oneof![
+            6 => (1..200_u64).prop_map(|granules| granules * 16),
+            2 => (1..5000_u64).prop_map(|granules| granules * 16),
+            1 => (20..62_u32).prop_map(|log2| 1 << log2),
+        ]
+    };
+    let step = prop_oneof![
+        4 => (address(), size()).prop_map(|(start, size)| Far::Release(start, size)),
+        2 => (address(), size()).prop_map(|(start, size)| Far::Take(start, size)),
+        4 => (prop_oneof![Just(0), address()], size(), prop_oneof![3 => Just(0), 1 => 0..50_u32])
+            .prop_map(|(from, size, align)| Far::Allocate(from, size, align)),
+    ];
+    prop::collection::vec(step, 1..300)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 200 }))]
+
+    #[test]
+    fn ranges_lie_anywhere_and_have_any_size(steps in far_steps()) {
+        let mut list = FreeList::new(64..64);
+        let mut ranges = Ranges::default();
+        for step in steps {
+            match step {
+                Far::Release(start, size) => {
+                    let released = list.release(start, size);
+                    prop_assert_eq!(released.is_ok(), ranges.release(start, size), "{:?}", step);
+                    if let Ok(hole) = released {
+                        prop_assert!(ranges.0.contains(&(hole.start..hole.end())));
+                    }
+                }
+                Far::Take(start, size) => {
+                    prop_assert_eq!(list.take(start, size), ranges.take(start, size), "{:?}", step);
+                }
+                Far::Allocate(from, size, align) => {
+                    let place = list.allocate_from(from, size, 1 << align);
+                    prop_assert_eq!(place, ranges.allocate(from, size, 1 << align), "{:?}", step);
+                }
+            }
+            list.check();
+            let holes: Vec<_> = list.holes().map(|hole| hole.start..hole.end()).collect();
+            prop_assert_eq!(&holes, &ranges.0, "{:?}", step);
+            for range in &ranges.0 {
+                for at in [range.start.wrapping_sub(1), range.start, range.end - 1, range.end] {
+                    let found = list.hole_at(at).map(|hole| hole.start..hole.end());
+                    prop_assert_eq!(found, ranges.0.iter().find(|range| range.contains(&at)).cloned());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn addresses_within_a_granule() {
+    let mut list = FreeList::new(1001..2010);
+    assert_eq!(list.holes().collect::<Vec<_>>(), [Hole { start: 1008, size: 992 }], "whole granules alone");
+    assert!(!list.take(1009, 16));
+    assert_eq!(list.allocate(1, 1), Some(1008));
+    assert!(list.release(1009, 1).is_err());
+    assert_eq!(list.hole_at(1023), None);
+    assert_eq!(list.release(1008, 1), Ok(Hole { start: 1008, size: 992 }));
+    assert!(FreeList::new(17..47).is_empty());
+    list.check();
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "too long")]
 fn a_million_steps_in_a_heap_that_stays_full() {
@@ -142,7 +267,7 @@ fn holes_in_any_number() {
 #[test]
 fn what_is_free_cannot_be_freed() {
     let mut list = FreeList::new(0..1024);
-    assert_eq!(list.release(0, 16), Err(Overlap { range: (0, 16) }));
+    assert_eq!(list.release(0, 16), Err(NotTaken { range: (0, 16) }));
     assert_eq!(list.allocate(64, 16), Some(0));
     assert!(list.release(48, 32).is_err(), "half of it is in use");
     assert!(list.release(u64::MAX - 15, 32).is_err(), "no such addresses");

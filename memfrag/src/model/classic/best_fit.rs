@@ -20,20 +20,22 @@ impl BestFit {
         Self { segment: Segment::new(), by_size: BTreeSet::new() }
     }
 
-    fn forget(&mut self, hole: Option<Hole>) {
-        if let Some(hole) = hole {
-            self.by_size.remove(&(hole.size, hole.start));
+    /// A range is no hole any more. An empty one never was.
+    fn forget(&mut self, range: Range<u64>) {
+        if !range.is_empty() {
+            self.by_size.remove(&(range.end - range.start, range.start));
         }
     }
 
-    fn learn(&mut self, hole: Option<Hole>) {
-        if let Some(hole) = hole {
-            self.by_size.insert((hole.size, hole.start));
+    /// A range, unless it is empty, is a hole.
+    fn learn(&mut self, range: Range<u64>) {
+        if !range.is_empty() {
+            self.by_size.insert((range.end - range.start, range.start));
         }
     }
 
-    fn hole_at(&self, address: u64) -> Option<Hole> {
-        self.segment.list.hole_at(address)
+    fn hole_at(&self, address: u64) -> Range<u64> {
+        self.segment.list.hole_at(address).map_or(0..0, |hole| hole.start..hole.end())
     }
 }
 
@@ -49,23 +51,27 @@ impl Placer for BestFit {
             // The last hole grows, or there is a new one.
             let last = self.segment.last();
             let grown = self.segment.grow(size, align)?;
-            self.forget(Some(last));
-            self.learn(Some(grown));
+            self.forget(last.start..last.end());
+            self.learn(grown.start..grown.end());
             (grown, grown.start.next_multiple_of(align))
         };
-        self.forget(Some(hole));
+        self.forget(hole.start..hole.end());
         self.segment.list.take(start, taken);
-        let (before, behind) = (self.hole_at(hole.start), self.hole_at(hole.end() - 1));
-        self.learn(before);
-        self.learn(behind);
+        self.learn(hole.start..start);
+        self.learn(start + taken..hole.end());
         Some(Place { start, taken })
     }
 
     fn release(&mut self, _: &Caller, place: Place) {
-        self.forget(self.hole_at(place.start - 1));
-        self.forget(self.hole_at(place.start + place.taken));
-        let left = self.segment.release(place);
-        self.learn(left);
+        if let Some((whole, left)) = self.segment.release(place) {
+            self.forget(whole.start..place.start);
+            self.forget(place.start + place.taken..whole.end());
+            self.learn(left.map_or(0..0, |left| left.start..left.end()));
+        }
+    }
+
+    fn send_for(&self, place: Place) {
+        self.segment.list.send_for(place.start);
     }
 
     fn resize(&mut self, place: Place, size: u64) -> Option<u64> {

@@ -1,6 +1,7 @@
 //! What all classic policies have in common: the table of blocks, the sums, the counts.
 
-use crate::model::policy::{BlockId, Caller, Contents, Counts, Footprint, Policy, Request};
+use crate::model::policy::{BlockId, Caller, Contents, Counts, Footprint, Policy, Request, Step};
+use memfrag_common::prefetch::prefetch;
 use std::fmt::Debug;
 use std::ops::Range;
 
@@ -30,6 +31,9 @@ pub(super) trait Placer: Clone + Debug + Send + 'static {
 
     /// A place is free again.
     fn release(&mut self, caller: &Caller, place: Place);
+
+    /// Sends for what releasing a place will read.
+    fn send_for(&self, _place: Place) {}
 
     /// Gives a block another size where it is; the bytes that it then takes, `None` when it has to move.
     fn resize(&mut self, place: Place, size: u64) -> Option<u64>;
@@ -168,6 +172,19 @@ impl<P: Placer> Policy for Driven<P> {
         }
         self.measure(caller);
         self.get(block).map(|placed| placed.place.start)
+    }
+
+    fn send_for(&self, block: BlockId, step: Step) {
+        let Some(placed) = self.blocks.get(block.index()) else { return };
+        match step {
+            Step::Block => prefetch(placed),
+            Step::Place => {
+                if let Some(placed) = placed {
+                    self.placer.send_for(placed.place);
+                }
+            }
+            Step::Around => {}
+        }
     }
 
     fn footprint(&self) -> Footprint {

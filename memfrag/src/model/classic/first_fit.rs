@@ -28,6 +28,10 @@ impl Placer for FirstFit {
         self.0.release(place);
     }
 
+    fn send_for(&self, place: Place) {
+        self.0.list.send_for(place.start);
+    }
+
     fn resize(&mut self, place: Place, size: u64) -> Option<u64> {
         self.0.resize(place, size)
     }

@@ -36,6 +36,10 @@ impl Placer for NextFit {
         self.segment.release(place);
     }
 
+    fn send_for(&self, place: Place) {
+        self.segment.list.send_for(place.start);
+    }
+
     fn resize(&mut self, place: Place, size: u64) -> Option<u64> {
         self.segment.resize(place, size)
     }

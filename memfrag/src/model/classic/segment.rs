@@ -49,20 +49,20 @@ impl Segment {
         Some(self.last())
     }
 
-    /// Takes a block back. The hole that there is then, `None` when that was given back to the system.
-    pub(super) fn release(&mut self, place: Place) -> Option<Hole> {
+    /// Takes a block back. The hole that it is part of then, with its neighbours, and what is left of it when the end of
+    /// the heap has been given back to the system.
+    pub(super) fn release(&mut self, place: Place) -> Option<(Hole, Option<Hole>)> {
         let released = self.list.release(place.start, place.taken);
         debug_assert!(released.is_ok(), "{released:?}");
-        let hole = self.list.hole_at(place.start)?;
+        let hole = released.ok()?;
         if hole.end() < self.top || hole.size < TRIM {
-            return Some(hole);
+            return Some((hole, Some(hole)));
         }
         let top = hole.start.next_multiple_of(PAGE);
-        if top < self.top {
-            self.list.take(top, self.top - top);
-            self.top = top;
-        }
-        self.list.hole_at(place.start).or_else(|| self.list.hole_at(hole.start))
+        self.list.take(top, self.top - top);
+        self.top = top;
+        let left = Hole { start: hole.start, size: top - hole.start };
+        Some((hole, Some(left).filter(|left| left.size > 0)))
     }
 
     /// Resizes a block in place. Whether that was possible, and the bytes that it takes then.

@@ -34,11 +34,12 @@ mod system;
 
 pub use rules::Tunables;
 
-use super::policy::{BlockId, Caller, Contents, Counts, Fact, Footprint, MallInfo, Policy, Request};
+use super::policy::{BlockId, Caller, Contents, Counts, Fact, Footprint, MallInfo, Policy, Request, Step};
 use crate::glibc::Version;
 use crate::glibc::layout::{HEADER, chunk_bytes};
 use chunks::{Id, NONE, State};
 use memfrag_common::Function;
+use memfrag_common::prefetch::prefetch;
 use rules::Rules;
 use state::Space;
 use std::ops::Range;
@@ -220,6 +221,27 @@ impl Policy for Ptmalloc {
         };
         self.space.tally.in_place += u64::from(id == before);
         self.settle(thread, block, request.size, id)
+    }
+
+    fn send_for(&self, block: BlockId, step: Step) {
+        let space = &self.space;
+        let Some(id) = space.blocks.get(block.index()) else { return };
+        match step {
+            Step::Block => {
+                prefetch(id);
+                prefetch(&self.sizes[block.index()]);
+            }
+            Step::Place if *id != NONE => prefetch(&space.chunks[*id]),
+            Step::Around if *id != NONE => {
+                let chunk = &space.chunks[*id];
+                for near in [chunk.before, chunk.after] {
+                    if near != NONE {
+                        prefetch(&space.chunks[near]);
+                    }
+                }
+            }
+            _ => {}
+        }
     }
 
     fn learn(&mut self, caller: &Caller, fact: Fact<'_>) {
