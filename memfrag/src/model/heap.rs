@@ -13,7 +13,9 @@ const MAX_BEGUN: usize = 4;
 /// How many events before an event its block's number is sent for.
 const FAR: usize = 24;
 /// How many events before a free which step of [`Policy::send_for`] is taken.
-const STEPS: [(usize, Step); 3] = [(16, Step::Block), (10, Step::Place), (5, Step::Around)];
+const STEPS: [(usize, Step); 3] = [(15, Step::Block), (10, Step::Place), (5, Step::Around)];
+/// Events whose blocks are known beforehand: as many as the first step is ahead, and the one under way.
+const KNOWN: usize = 16;
 
 /// What the stream of one heap held that a complete one would not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -150,23 +152,28 @@ impl ModelHeap {
 
     /// Takes the next events into account.
     pub fn apply_all(&mut self, events: &[Event]) {
+        let mut ahead = [None; KNOWN];
         for (at, event) in events.iter().enumerate() {
-            self.look_ahead(&events[at..]);
+            self.look_ahead(events, at, &mut ahead);
             self.apply(event);
         }
     }
 
     /// Sends for what later ones of these events will read. An event's own look-ups wait for one another: where its block
     /// is told, what a policy knows of the block, what lies around it. Those of different events need not.
+    ///
+    /// `ahead` has the blocks that the next events free, as far as they are looked up.
     #[inline]
-    fn look_ahead(&self, events: &[Event]) {
-        if let Some(addr) = events.get(FAR).and_then(Event::block) {
+    fn look_ahead(&self, events: &[Event], at: usize, ahead: &mut [Option<BlockId>; KNOWN]) {
+        if let Some(addr) = events.get(at + FAR).and_then(Event::block) {
             self.live.send_for(addr);
         }
+        ahead[(at + STEPS[0].0) % KNOWN] = match events.get(at + STEPS[0].0) {
+            Some(Event { op: Op::Free { addr, .. }, .. }) => self.live.get(*addr),
+            _ => None,
+        };
         for (distance, step) in STEPS {
-            if let Some(Event { op: Op::Free { addr, .. }, .. }) = events.get(distance)
-                && let Some(block) = self.live.get(*addr)
-            {
+            if let Some(block) = ahead[(at + distance) % KNOWN] {
                 self.policies.iter().for_each(|policy| policy.send_for(block, step));
             }
         }

@@ -61,11 +61,21 @@ pub(super) fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
     joined
 }
 
-/// A block and where it was put.
+/// A block and where it was put. It never lies on two lines of memory.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(32))]
 struct Placed {
     place: Place,
     requested: u64,
+}
+
+impl Placed {
+    /// What is kept under the number of no block: every place takes something.
+    const NOWHERE: Self = Self { place: Place { start: 0, taken: 0 }, requested: 0 };
+
+    fn is_somewhere(&self) -> bool {
+        self.place.taken > 0
+    }
 }
 
 /// A placer as a policy.
@@ -73,7 +83,7 @@ struct Placed {
 pub(super) struct Driven<P> {
     name: &'static str,
     placer: P,
-    blocks: Vec<Option<Placed>>,
+    blocks: Vec<Placed>,
     requested: u64,
     taken: u64,
     footprint: Footprint,
@@ -94,7 +104,7 @@ impl<P: Placer> Driven<P> {
     }
 
     fn get(&self, block: BlockId) -> Option<Placed> {
-        self.blocks.get(block.index()).copied().flatten()
+        self.blocks.get(block.index()).copied().filter(Placed::is_somewhere)
     }
 
     /// Finds a place, and counts what that took.
@@ -117,13 +127,16 @@ impl<P: Placer> Driven<P> {
         self.requested += placed.requested;
         self.taken += placed.place.taken;
         if self.blocks.len() <= block.index() {
-            self.blocks.resize(block.index() + 1, None);
+            self.blocks.resize(block.index() + 1, Placed::NOWHERE);
         }
-        self.blocks[block.index()] = Some(placed);
+        self.blocks[block.index()] = placed;
     }
 
     fn leave(&mut self, block: BlockId) -> Option<Placed> {
-        let placed = self.blocks.get_mut(block.index())?.take()?;
+        let placed = std::mem::replace(self.blocks.get_mut(block.index())?, Placed::NOWHERE);
+        if !placed.is_somewhere() {
+            return None;
+        }
         self.requested -= placed.requested;
         self.taken -= placed.place.taken;
         Some(placed)
@@ -179,7 +192,7 @@ impl<P: Placer> Policy for Driven<P> {
         match step {
             Step::Block => prefetch(placed),
             Step::Place => {
-                if let Some(placed) = placed {
+                if placed.is_somewhere() {
                     self.placer.send_for(placed.place);
                 }
             }
