@@ -190,7 +190,8 @@ impl Heaps {
     }
 
     /// The heap and the address that a coming event is about.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "twice in the loop that all events go through, where a call is felt")]
     fn place_of(&self, event: Option<&Event>) -> Option<(&Heap, u64)> {
         let (event, addr) = event.and_then(|event| Some((event, event.block()?)))?;
         Some((self.heap_of(event.pid)?, addr))
