@@ -5,6 +5,8 @@
 //! ```text
 //! target ─► probes ─► capture ─► recording ─► heap ─► analysis ─► report
 //! (who)     (where)   (events)   (the log)   (state)  (meaning)   (shown)
+//!    │                               ▲ ▼
+//!    │                          interchange (other tools' logs)
 //!    └─────────────────────────────────────► glibc ──┘          symbolize
 //!                                           (layout)          (names)
 //!                                              ├─► model   (the same events under other policies)
@@ -16,6 +18,7 @@ pub mod arena;
 pub mod capture;
 pub mod glibc;
 pub mod heap;
+pub mod interchange;
 pub mod model;
 pub mod probes;
 pub mod recording;

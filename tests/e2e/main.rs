@@ -17,6 +17,7 @@ mod dashboard_trace;
 mod endings;
 mod heap_bad_input;
 mod heap_walk;
+mod interchange;
 mod model;
 mod pages;
 mod pictures;

@@ -40,6 +40,10 @@ pub(super) enum Verb {
     Model(ModelArgs),
     /// Tell what `malloc_trim` would return of a running process's heap; with --apply, let it do so, and compare.
     Trim(TrimArgs),
+    /// Write a recording in another tool's format.
+    Export(ExportArgs),
+    /// Make a recording of what another tool has recorded.
+    Import(ImportArgs),
     /// Demonstrate an arena: blocks come and go in five phases, or as a pattern has it.
     Demo(DemoArgs),
     /// Tell what this kernel, user and machine allow, what probes cost here, and what to do about the rest.
@@ -213,6 +217,37 @@ pub(super) struct ReportArgs {
     /// Write the pictures into this directory, as SVG.
     #[arg(long, value_name = "DIR")]
     pub(super) plots: Option<PathBuf>,
+}
+
+/// Another tool's format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum FormatChoice {
+    /// MemFragX: a directory with `mftrace_log.csv`, `summary.json` and `smaps`.
+    Memfragx,
+}
+
+#[derive(Debug, Parser)]
+pub(super) struct ExportArgs {
+    /// The recording.
+    pub(super) file: PathBuf,
+    /// What to write.
+    #[arg(long, value_enum)]
+    pub(super) format: FormatChoice,
+    /// The directory to write to, which is made if need be.
+    #[arg(short, long, value_name = "DIR")]
+    pub(super) output: PathBuf,
+    /// Whose calls, where several processes were recorded [default: those of the process with most].
+    #[arg(long, value_name = "PID")]
+    pub(super) pid: Option<u32>,
+}
+
+#[derive(Debug, Parser)]
+pub(super) struct ImportArgs {
+    /// What the other tool has recorded: MemFragX's `mftrace_log.csv`.
+    pub(super) file: PathBuf,
+    /// The recording to be made.
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: PathBuf,
 }
 
 #[derive(Debug, Parser)]

@@ -8,6 +8,7 @@ mod dashboard;
 mod demo;
 mod doctor;
 mod heap;
+mod interchange;
 mod manual;
 mod model;
 mod plots;
@@ -60,6 +61,8 @@ pub(crate) fn main() -> ExitCode {
         Verb::CheckpointInherited(args) => checkpointer::inherited(&args),
         Verb::Heap(args) => heap::run(&args),
         Verb::Trim(args) => trim::run(&args),
+        Verb::Export(args) => interchange::export(&args),
+        Verb::Import(args) => interchange::import(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Completions(args) => manual::completions(&args),

@@ -196,7 +196,8 @@ fn words(site: &Blamed, blame: &Blame) -> String {
     if release < site.stranded_bytes / 4 {
         if site.joins_top_bytes > site.stranded_bytes / 2 {
             return format!(
-                "{around}; freeing them would leave the tops of arenas free, {tops}, which trimming never touches."
+                "{around}; freed, {tops} would join the tops of arenas, which trimming never touches, but free gives \
+                 back where one exceeds the trim threshold."
             );
         }
         let alone = if release > 0 { bytes(release) } else { "nothing".to_owned() };
