@@ -43,6 +43,8 @@ class Follower<K extends QueryKind> {
     private again = false;
     private over = false;
     private last = -Infinity;
+    /** How long the last answer took, in milliseconds. */
+    private took = 0;
     /** Source, process and, if it matters, the cursor, as of the last question. */
     private seen = "";
     private key: string | null = null;
@@ -86,7 +88,13 @@ class Follower<K extends QueryKind> {
         this.seen = place;
         this.key = key;
         // A cursor that was set somewhere is answered at once; one that runs, at its pace.
-        this.schedule(another || asked || !running ? 0 : this.last + (this.options.every ?? 1000) - performance.now());
+        this.schedule(another || asked || !running ? 0 : this.pace());
+    }
+
+    /** When a running cursor's next answer is due. One that takes long is asked for less often: heaps of ten million blocks would
+     *  otherwise keep the server at questions, and it would not come along with the events. */
+    private pace(): number {
+        return this.last + Math.max(this.options.every ?? 1000, 4 * this.took) - performance.now();
     }
 
     private schedule(wait: number): void {
@@ -120,6 +128,7 @@ class Follower<K extends QueryKind> {
             if (wantedStill()) this.answer.value = { value: this.answer.peek().value, error: (error as Error).message, asking: false };
         }
         this.asking = false;
-        if (this.again && !this.over) this.schedule(this.key === key ? this.last + (this.options.every ?? 1000) - performance.now() : 0);
+        this.took = performance.now() - this.last;
+        if (this.again && !this.over) this.schedule(this.key === key ? this.pace() : 0);
     }
 }
