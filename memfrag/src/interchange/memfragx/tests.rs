@@ -47,9 +47,10 @@ fn columns_may_stand_otherwise() {
 
 #[test]
 fn what_cannot_be_read_is_counted_and_named() {
-    let long = "x".repeat(10_000);
-    let log =
-        format!("ts_ns,event,ptr,size,tid\n{long}\n1,ALLOC,0x10,8,1\n1,ALLOC,0x20,,1\n\n1,EAT,0x20,8,1\n1,FREE,zz,,1");
+    let endless = "x".repeat(10_000);
+    let log = format!(
+        "ts_ns,event,ptr,size,tid\n{endless}\n1,ALLOC,0x10,8,1\n1,ALLOC,0x20,,1\n\n1,EAT,0x20,8,1\n1,FREE,zz,,1"
+    );
     let (builder, done) = import(log.as_bytes()).expect("a log");
     assert_eq!((done.rows, done.bad), (1, 4));
     assert_eq!(done.first_bad, Some((2, "it names no event that is known")));
