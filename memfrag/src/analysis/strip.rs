@@ -46,9 +46,11 @@ impl Strip {
         let mut at = start;
         while at < end {
             let row = at >> self.bits;
-            let next = ((row + 1) << self.bits).min(end);
+            // The last row ends where addresses do.
+            let next = (at | (self.row_bytes() - 1)).saturating_add(1).min(end);
             if let Some((_, column)) = self.columns.last_mut() {
-                *column.entry(row).or_default() += run.each.bytes * ((next - at) / PAGE);
+                let bytes = column.entry(row).or_default();
+                *bytes = bytes.saturating_add(run.each.bytes.saturating_mul((next - at).div_ceil(PAGE)));
             }
             self.rows.insert(row);
             at = next;
@@ -64,7 +66,8 @@ impl Strip {
         for (_, column) in &mut self.columns {
             let finer = std::mem::take(column);
             for (row, bytes) in finer {
-                *column.entry(row >> 1).or_default() += bytes;
+                let both = column.entry(row >> 1).or_default();
+                *both = both.saturating_add(bytes);
             }
         }
         self.rows = self.rows.iter().map(|row| row >> 1).collect();
@@ -106,6 +109,13 @@ mod tests {
         assert_eq!(strip.rows().collect::<Vec<_>>(), [0x10_0000, 0x11_0000, 0x7f00_0000_0000, 0x7f00_0001_0000]);
         let columns: Vec<_> = strip.columns().collect();
         assert_eq!(columns, [(5, vec![116, 16, 0x1_0000, 0x1_0000]), (9, vec![7, 0, 0, 0])]);
+    }
+
+    #[test]
+    fn the_last_addresses_are_in_a_row_too() {
+        let mut strip = Strip::default();
+        strip.look(1, &pages(&[(u64::MAX - 99, 99)]));
+        assert_eq!(strip.columns().collect::<Vec<_>>(), [(1, vec![99])]);
     }
 
     #[test]
