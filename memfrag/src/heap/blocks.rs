@@ -20,6 +20,8 @@ use std::sync::Arc;
 
 mod saved;
 
+pub(super) use saved::{save_all, save_difference};
+
 /// Base-2 logarithm of a region's size in bytes.
 pub(super) const REGION_BITS: u32 = 16;
 

@@ -12,7 +12,7 @@
 //! | `reconcile` | the state checked against the heap as it lies in memory |
 //! | `pages`, `footprint` | how full each page is with them, and by which rule |
 //! | `activity`, `classes` | what happened lately on each page, and what is live by class, while somebody watches |
-//! | `snapshot` | what a heap held at a moment, kept while it goes on |
+//! | `snapshot`, `past` | what a heap held at a moment, while it goes on: copied, or told by what has changed since |
 //! | `origin` | the distinct calls that allocate |
 //! | `totals` | what is counted, by which rules; anomalies |
 //! | `lifetimes` | how long freed blocks have lived, where that is counted |
@@ -31,6 +31,7 @@ mod lifetimes;
 mod maps;
 mod origin;
 mod pages;
+mod past;
 mod process;
 mod readings;
 mod reconcile;

@@ -110,6 +110,7 @@ impl Heap {
     /// The first walk tells which blocks were there before; each later one finds the blocks whose allocation was not
     /// seen. Live blocks whose chunk is free have lost their free.
     pub(super) fn reconcile(&mut self, time: u64, layout: &Layout, under_way: &[u64]) {
+        self.keep_past();
         let first = self.older.walked_at.is_none();
         let known = std::mem::take(&mut self.older);
         let mut known_blocks = known.blocks;

@@ -7,8 +7,8 @@ use super::state::Heap;
 /// the heap changes them.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    blocks: Blocks,
-    older: Blocks,
+    pub(super) blocks: Blocks,
+    pub(super) older: Blocks,
 }
 
 impl Heap {
@@ -34,9 +34,14 @@ impl Snapshot {
 
     /// All blocks in order of their addresses, those that no event told of included.
     pub fn sorted(&self) -> Vec<Block> {
-        let mut all = self.blocks.sorted();
-        if !self.older.is_empty() {
-            all.extend(self.older.sorted());
+        Self::merged(self.blocks.sorted(), self.older.sorted())
+    }
+
+    /// All blocks of two sorted lists, those that events told of and the others.
+    pub(super) fn merged(told: Vec<Block>, older: Vec<Block>) -> Vec<Block> {
+        let mut all = told;
+        if !older.is_empty() {
+            all.extend(older);
             // Two sorted runs, which this sort merges in one go.
             all.sort_by_key(|block| block.addr);
             all.dedup_by_key(|block| block.addr);

@@ -8,6 +8,7 @@ use super::lifetimes::Lifetimes;
 use super::maps::MapTotals;
 use super::origin::{Origin, OriginId, OriginTotals, Origins};
 use super::pages::Pages;
+use super::past::Pasts;
 use super::readings::Readings;
 use super::reconcile::Older;
 use super::requests::Requests;
@@ -46,6 +47,7 @@ pub struct Heap {
     pub(super) segment: Segment,
     /// Kept while somebody watches.
     activity: Option<Box<Activity>>,
+    pub(super) pasts: Pasts,
     /// The time of the last event.
     now: u64,
     /// Processes that act on it and have not ended.
@@ -85,6 +87,7 @@ impl Heap {
             lifetimes: None,
             segment: Segment::default(),
             activity: None,
+            pasts: Pasts::default(),
             now: time,
             users: 1,
         }
@@ -122,6 +125,7 @@ impl Heap {
             timeline: self.timeline.clone(),
             requests: self.requests.clone(),
             activity: self.activity.as_mut().map(|activity| Box::new(activity.share())),
+            pasts: self.pasts.clone(),
             lifetimes: self.lifetimes.clone(),
             ..*self
         }
@@ -306,7 +310,7 @@ impl Heap {
     pub fn memory_bytes(&self) -> u64 {
         let blocks = self.blocks.memory_bytes() + self.older.memory_bytes();
         let activity = self.activity.as_ref().map_or(0, |activity| activity.memory_bytes());
-        let course = self.timeline.memory_bytes() + self.requests.memory_bytes();
+        let course = self.timeline.memory_bytes() + self.requests.memory_bytes() + self.pasts.memory_bytes();
         blocks + self.pages.memory_bytes() + self.origins.memory_bytes() + course + activity + size_of::<Self>() as u64
     }
 
@@ -432,6 +436,7 @@ impl Heap {
             return;
         }
         self.blocks.insert(&old);
+        self.note_past(&old, true, true);
         self.enter(&old);
         self.live.add(old.size);
         self.rose(time);
@@ -442,6 +447,7 @@ impl Heap {
         self.discarded.blocks += self.live.blocks;
         self.discarded.bytes = self.discarded.bytes.wrapping_add(self.live.bytes);
         under_way.iter().filter_map(|begun| begun.old).for_each(|old| self.discarded.add(old.size));
+        self.keep_past();
         self.blocks.clear();
         self.pages.clear();
         if self.activity.take().is_some() {
@@ -465,9 +471,18 @@ impl Heap {
 
     pub(super) fn take(&mut self, addr: u64) -> Option<Block> {
         let block = self.blocks.remove(addr)?;
+        self.note_past(&block, false, true);
         self.leave(&block);
         self.live.sub(block.size);
         Some(block)
+    }
+
+    /// A block was put into the tables, or taken out of them.
+    #[inline]
+    fn note_past(&mut self, block: &Block, came: bool, told: bool) {
+        if !self.pasts.note(block, came, told) {
+            self.keep_past();
+        }
     }
 
     /// A block has become live.
@@ -499,6 +514,7 @@ impl Heap {
     /// Takes out a block that no event had told of.
     fn take_older(&mut self, addr: u64) -> Option<Block> {
         let block = self.older.take(addr)?;
+        self.note_past(&block, false, false);
         self.pages.remove(addr, block.size);
         if let Some(activity) = &mut self.activity {
             activity.note::<false>(self.now, &block, &self.pages);
@@ -517,8 +533,10 @@ impl Heap {
         if let Some(closed) = closed {
             self.totals.freed_bytes = self.totals.freed_bytes.wrapping_add(closed.size);
             self.live.sub(closed.size);
+            self.note_past(&closed, false, true);
             self.leave(&closed);
         }
+        self.note_past(&block, true, true);
         match self.take_older(call.addr) {
             // The walk had seen the chunk before the event came.
             Some(block) if self.older.is_stray(&block) => {

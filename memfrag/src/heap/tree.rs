@@ -1,5 +1,6 @@
 //! The process tree: which events belong to which heap, through fork, exec, exit and ids used again.
 
+use super::blocks::Block;
 use super::footprint::Footprint;
 use super::hash::BuildWordHasher;
 use super::origin::Origin;
@@ -74,6 +75,11 @@ impl Heaps {
         sum
     }
 
+    /// Live blocks of all heaps together.
+    pub fn live_blocks(&self) -> u64 {
+        self.spaces.iter().map(|heap| heap.live.blocks).sum()
+    }
+
     /// Bytes that a copy by [`Self::share`] will keep once these heaps have gone on.
     pub fn own_bytes(&self) -> u64 {
         self.spaces.iter().map(Heap::own_bytes).sum()
@@ -129,6 +135,24 @@ impl Heaps {
     pub fn snapshot(&mut self, pid: u32) -> Option<Snapshot> {
         let process = &self.processes[*self.by_pid.get(&pid)? as usize];
         process.ended.is_none().then(|| self.spaces[process.heap].snapshot())
+    }
+
+    /// Remembers what a running process's heap holds now, and forgets what was remembered of it before; false when there
+    /// is no such process. Costs less than [`Self::snapshot`] where the heap is large and goes on.
+    pub fn remember(&mut self, pid: u32) -> bool {
+        let Some(&at) = self.by_pid.get(&pid) else { return false };
+        let process = &self.processes[at as usize];
+        let runs = process.ended.is_none();
+        if runs {
+            self.spaces[process.heap].remember(at as usize);
+        }
+        runs
+    }
+
+    /// What the heap of a process, by its index, held when it was remembered, those blocks that no event told of
+    /// included, in order of their addresses. `None` when it was not since it became the program that it is.
+    pub fn remembered(&self, process: usize) -> Option<Vec<Block>> {
+        self.spaces[self.processes.get(process)?.heap].remembered(process)
     }
 
     /// A copy of all of it, as it is now. The tables of blocks and pages are shared until either side changes them, so
@@ -366,6 +390,7 @@ impl Heaps {
         process.end_threads(time, Some(tid));
         let under_way = process.take_pending();
         let heap = &mut self.spaces[process.heap];
+        heap.pasts.forget(at);
         if heap.users > 1 {
             heap.users -= 1;
             for begun in &under_way {

@@ -123,9 +123,9 @@ impl Sink for ReportBuilder {
     fn residency(&mut self, residency: &Residency) {
         if self.is_wanted(residency.time)
             && let Some((at, execs)) = self.process_of(residency.pid)
-            && let Some(heap) = self.heaps.snapshot(residency.pid)
+            && self.heaps.remember(residency.pid)
         {
-            self.looks.pages(at, execs, residency, heap);
+            self.looks.pages(at, execs, residency);
         }
     }
 
@@ -344,7 +344,7 @@ impl ReportBuilder {
 
     fn moment(&self, at: usize) -> Option<Moment<'_>> {
         let is_glibc = self.allocator(at).is_some_and(|allocator| allocator.name == "glibc");
-        self.looks.moment(at, self.heaps.processes()[at].execs(), is_glibc)
+        self.looks.moment(&self.heaps, at, is_glibc)
     }
 
     /// The counters of the whole: as the backend counts them, and at least what those of the processes add up to.

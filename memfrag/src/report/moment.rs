@@ -20,7 +20,8 @@ pub(super) struct Looks {
 struct Look {
     /// How often the process had become another program: what was seen of the one before is of no use.
     execs: u64,
-    pages: Option<Arc<(Residency, Snapshot)>>,
+    /// The heaps [remember](Heaps::remember) what there was then.
+    pages: Option<Arc<Residency>>,
     walk: Option<Arc<(u64, Layout, Snapshot)>>,
 }
 
@@ -33,9 +34,9 @@ impl Looks {
         look
     }
 
-    /// The pages of a process were looked at.
-    pub(super) fn pages(&mut self, process: usize, execs: u64, residency: &Residency, heap: Snapshot) {
-        self.of(process, execs).pages = Some(Arc::new((residency.clone(), heap)));
+    /// The pages of a process were looked at; the heaps remember what it held.
+    pub(super) fn pages(&mut self, process: usize, execs: u64, residency: &Residency) {
+        self.of(process, execs).pages = Some(Arc::new(residency.clone()));
     }
 
     /// The heap of a process was walked at `time`.
@@ -52,10 +53,11 @@ impl Looks {
         put(out, current.len() as u64);
         for (process, look) in current {
             put(out, process as u64);
-            look.pages.is_some().save(out);
-            if let Some((residency, heap)) = look.pages.as_deref() {
+            let pages = look.pages.as_deref().filter(|_| heaps.remembers(process));
+            pages.is_some().save(out);
+            if let Some(residency) = pages {
                 residency.save(out);
-                heaps.save_snapshot(process, heap, out);
+                heaps.save_remembered(process, out);
             }
             look.walk.is_some().save(out);
             if let Some((time, layout, heap)) = look.walk.as_deref() {
@@ -73,8 +75,8 @@ impl Looks {
             let process = usize::try_from(input.varint()?).ok()?;
             let mut look = Look { execs: heaps.processes().get(process)?.execs(), ..Look::default() };
             if bool::load(input)? {
-                let residency = Saved::load(input)?;
-                look.pages = Some(Arc::new((residency, heaps.load_snapshot(process, input)?)));
+                look.pages = Some(Arc::new(Saved::load(input)?));
+                heaps.load_remembered(process, input)?;
             }
             if bool::load(input)? {
                 let (time, layout) = (Saved::load(input)?, Saved::load(input)?);
@@ -88,26 +90,27 @@ impl Looks {
     /// The resident pages of a process as they were seen last.
     pub(super) fn residency(&self, process: usize, execs: u64) -> Option<&Residency> {
         let look = self.looks.get(&process).filter(|look| look.execs == execs)?;
-        look.pages.as_deref().map(|(residency, _)| residency)
+        look.pages.as_deref()
     }
 
     /// The last moment of a process whose pages were seen at all. Unless the heap was walked at that moment, the layout is made from the
     /// blocks if it is glibc's.
-    pub(super) fn moment(&self, process: usize, execs: u64, is_glibc: bool) -> Option<Moment<'_>> {
+    pub(super) fn moment(&self, heaps: &Heaps, process: usize, is_glibc: bool) -> Option<Moment<'_>> {
+        let execs = heaps.processes().get(process)?.execs();
         let look = self.looks.get(&process).filter(|look| look.execs == execs)?;
-        let (residency, heap) = look.pages.as_deref()?;
+        let residency = look.pages.as_deref()?;
         let moment = |blocks, layout, source| Moment { residency, blocks, layout, source };
-        Some(match look.walk.as_deref() {
-            Some((time, layout, heap)) if *time == residency.time => {
-                moment(heap.sorted(), layout.clone(), Source::Walk)
-            }
-            _ if is_glibc => {
-                let blocks = heap.sorted();
-                let layout = reconstruct::layout(&blocks, residency);
-                moment(blocks, layout, Source::Blocks)
-            }
-            _ => moment(heap.sorted(), Layout::default(), Source::Unknown),
-        })
+        if let Some((time, layout, heap)) = look.walk.as_deref()
+            && *time == residency.time
+        {
+            return Some(moment(heap.sorted(), layout.clone(), Source::Walk));
+        }
+        let blocks = heaps.remembered(process)?;
+        if is_glibc {
+            let layout = reconstruct::layout(&blocks, residency);
+            return Some(moment(blocks, layout, Source::Blocks));
+        }
+        Some(moment(blocks, Layout::default(), Source::Unknown))
     }
 }
 

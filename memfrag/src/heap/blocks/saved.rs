@@ -28,19 +28,9 @@ impl Size {
 impl Blocks {
     /// Appends all blocks; where `base` has most of them, only the difference.
     pub(in crate::heap) fn save(&self, base: Option<&Self>, out: &mut Vec<u8>) {
-        let difference = base.and_then(|base| self.difference(base));
-        difference.is_some().save(out);
-        match difference {
-            Some((gone, new)) => {
-                put(out, gone.len() as u64);
-                let mut last = 0;
-                for addr in gone {
-                    put(out, addr - last);
-                    last = addr;
-                }
-                save_blocks(new.into_iter(), out);
-            }
-            None => save_blocks(self.by_address(), out),
+        match base.and_then(|base| self.difference(base)) {
+            Some((gone, new)) => save_difference(&gone, new, out),
+            None => save_all(self.by_address(), out),
         }
     }
 
@@ -122,6 +112,25 @@ fn compare(own: &[Block], base: &[Block], gone: &mut Vec<u64>, new: &mut Vec<Blo
         }
     }
     gone.extend(base.map(|block| block.addr));
+}
+
+/// Appends what leads from other blocks to those that are saved: the addresses of the others that these lack, and the
+/// blocks that are others there or none; both upwards.
+pub(in crate::heap) fn save_difference(gone: &[u64], new: Vec<Block>, out: &mut Vec<u8>) {
+    true.save(out);
+    put(out, gone.len() as u64);
+    let mut last = 0;
+    for &addr in gone {
+        put(out, addr - last);
+        last = addr;
+    }
+    save_blocks(new.into_iter(), out);
+}
+
+/// Appends all blocks, in ascending order of their addresses.
+pub(in crate::heap) fn save_all(blocks: impl IntoIterator<Item = Block>, out: &mut Vec<u8>) {
+    false.save(out);
+    save_blocks(blocks.into_iter(), out);
 }
 
 /// Appends blocks in ascending order of their addresses.

@@ -2,5 +2,6 @@
 
 mod language;
 mod oracle;
+mod past;
 mod reconcile;
 mod rules;

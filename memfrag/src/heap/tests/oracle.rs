@@ -348,7 +348,7 @@ fn pages_equal_a_sweep(heap: &Heap) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn op() -> impl Strategy<Value = Op> {
+pub(super) fn op() -> impl Strategy<Value = Op> {
     // Few addresses, so that they collide; some in one region, some far away; null now and then.
     let addr = || prop_oneof![1 => Just(0), 12 => (1..24_u64).prop_map(|n| n * 16), 3 => (1..4_u64).prop_map(|n| (n << 30) + 16)];
     let size = || prop_oneof![1 => Just(0), 6 => 1..5_u64, 2 => 1..1_u64 << 18, 2 => 1..1_u64 << 40];

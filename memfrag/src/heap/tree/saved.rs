@@ -70,4 +70,19 @@ impl Heaps {
     pub(crate) fn load_snapshot(&mut self, process: usize, input: &mut Input<'_>) -> Option<Snapshot> {
         self.spaces[self.processes.get(process)?.heap].load_snapshot(input)
     }
+
+    /// Appends what is [remembered](Self::remember) of a process's heap, which must be something.
+    pub(crate) fn save_remembered(&self, process: usize, out: &mut Vec<u8>) {
+        self.spaces[self.processes[process].heap].save_remembered(process, out);
+    }
+
+    /// Remembers what [`Self::save_remembered`] wrote.
+    pub(crate) fn load_remembered(&mut self, process: usize, input: &mut Input<'_>) -> Option<()> {
+        self.spaces[self.processes.get(process)?.heap].load_remembered(process, input)
+    }
+
+    /// Whether anything is remembered of a process's heap.
+    pub(crate) fn remembers(&self, process: usize) -> bool {
+        self.spaces[self.processes[process].heap].remembers(process)
+    }
 }
