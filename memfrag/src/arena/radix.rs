@@ -562,6 +562,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 8 } else { 256 }))]
         #[test]
         fn places_are_found_by_their_sizes(
             sizes in prop::array::uniform16(prop_oneof![0..4_i32, Just(LARGEST_TOLD - 1), Just(LARGEST_TOLD)]),

@@ -128,6 +128,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 8 } else { 256 }))]
         #[test]
         fn tells_what_bit_after_bit_tells(
             word in words(),
