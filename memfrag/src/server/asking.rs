@@ -9,6 +9,7 @@ use super::session::Line;
 use super::sources::Sources;
 use super::tiles;
 use super::watching::{self, Watching};
+use crate::capture::idle;
 use serde_json::{Map as Fields, Value};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,7 +52,8 @@ impl Asking {
         // A timeline goes on beyond the cursor: it is there to move the cursor on.
         let newest = if kind == "series" { Some(watching::live(sources, watching.source())?) } else { None };
         let watched = newest.as_ref().unwrap_or_else(|| watching.stage());
-        let (builder, at_ns) = watched.with(|player| (player.builder_mut().share(), player.at_ns()));
+        let taken = |player: &mut Player| (player.builder_mut().share(), player.at_ns(), player.is_behind());
+        let (builder, at_ns, waits) = watched.with(taken);
         let state = State { builder, at_ns, reader: source.reader(), name: source.name().to_owned() };
         let known = Known::of(&parameters, map);
         let others = Others { sources: Arc::clone(sources), own: watching.source() };
@@ -61,6 +63,10 @@ impl Asking {
         self.limits.push(limit.clone());
         let (line, pid) = (line.clone(), watching.pid());
         let answer = move || {
+            if waits {
+                // What is asked while the cursor is on its way is out of date before it is answered.
+                idle::after_others();
+            }
             let context = Context { state: &state, pid, states: &others, palette: Some(&known), limit: &limit };
             let message = match queries::answer(&kind, parameters, &context) {
                 Ok(result) => Outbound::Reply { id, result },

@@ -16,6 +16,8 @@ use tokio::time::Instant;
 const UNDER_WAY: usize = 2;
 /// How long the player is held for a frame.
 const BUDGET: Duration = Duration::from_millis(8);
+/// Of the time of a player that does not keep up, a frame's part is one of so many.
+const PART_BEHIND: u32 = 12;
 /// Over how long the rate is measured that a client reaches.
 const MEASURED: Duration = Duration::from_secs(2);
 
@@ -85,6 +87,7 @@ impl Map {
         }
         self.due = Some(now + Duration::from_secs_f64(1.0 / wanted));
         let drawn = watching.stage().with(|player| {
+            let begun = Instant::now();
             player.watch(watching.pid());
             let builder = player.builder();
             let heaps = builder.heaps();
@@ -96,6 +99,9 @@ impl Map {
                 mode: mode.name(),
                 classes: named(&classes, builder, watching.pid()),
             });
+            if player.is_behind() {
+                self.due = self.due.max(Some(now + PART_BEHIND * begun.elapsed()));
+            }
             Some((seq, Drawn { palette, frame: bytes }))
         });
         let (seq, drawn) = drawn?;

@@ -282,6 +282,11 @@ impl Player {
         self.at_ns
     }
 
+    /// Whether it goes along with a recording, or plays it, and does not keep up.
+    pub fn is_behind(&self) -> bool {
+        self.behind
+    }
+
     /// Which events are in what can be seen.
     pub fn extent(&self) -> Extent {
         match self.aim {
@@ -473,7 +478,7 @@ impl Player {
             // A chunk of notes may lie between.
             let is_near = (mark.chunk()..=mark.chunk() + 1).contains(&near);
             let mut states = source.states();
-            let is_wanted = states.wants(mark.event());
+            let is_wanted = states.wants(mark.event(), builder);
             if is_wanted || is_near {
                 states.keep(*mark, builder, !is_wanted);
             }

@@ -40,10 +40,12 @@ struct Kept {
 }
 
 impl States {
-    /// Whether a state at an event would be worth keeping.
-    pub(super) fn wants(&self, event: u64) -> bool {
+    /// Whether the state at an event would be worth keeping. What it shares with the heaps must be copied when they go
+    /// on: of large heaps that is much, so there are as many events between two states as blocks.
+    pub(super) fn wants(&self, event: u64, builder: &ReportBuilder) -> bool {
         let spaced = self.kept.range(..=event).rev().find(|(_, kept)| !kept.is_near);
-        event - spaced.map_or(0, |(&at, _)| at) >= self.spacing
+        let since = event - spaced.map_or(0, |(&at, _)| at);
+        since >= self.spacing && since >= builder.heaps().live_blocks()
     }
 
     /// Keeps a copy of a state; `is_near` when somebody looks at what comes soon after it.
@@ -124,12 +126,14 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_spread_evenly_and_bounded() {
-        let mut states = States { spacing: 10, most_bytes: 2_000_000, ..States::default() };
+        let mut states = States { spacing: 10_000, most_bytes: 2_000_000, ..States::default() };
         let mut builder = ReportBuilder::new(None);
         let mut kept = 0;
-        for event in 1..=2000 {
-            go_on(&mut builder, event);
-            if states.wants(event) {
+        for turn in 1..=2000 {
+            go_on(&mut builder, turn);
+            // Other events than those of blocks come as well.
+            let event = turn * 1000;
+            if states.wants(event, &builder) {
                 states.keep(Mark::new(event, event * 10), &mut builder, false);
                 kept += 1;
             }
@@ -137,17 +141,25 @@ mod tests {
             assert_eq!(states.bytes, states.kept.values().map(|kept| kept.bytes).sum::<u64>());
         }
         assert!(states.kept.len() > 3 && kept > states.kept.len(), "{kept} kept, {} left", states.kept.len());
-        let events: Vec<u64> = [0].into_iter().chain(states.kept.keys().copied()).chain([2000]).collect();
+        let events: Vec<u64> = [0].into_iter().chain(states.kept.keys().copied()).chain([2_000_000]).collect();
         let gaps: Vec<u64> = events.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(gaps.iter().all(|&gap| gap <= 2 * states.spacing), "{gaps:?} for {}", states.spacing);
-        for time in (0..20_000).step_by(777) {
+        for time in (0..20_000_000).step_by(777_000) {
             let expected = states.kept.keys().copied().rfind(|event| event * 10 <= time);
             assert_eq!(states.event_before(time, u64::MAX), expected);
             let place = states.last_before(time, u64::MAX);
             assert_eq!(place.as_ref().map(|place| place.cursor.event()), expected);
             let told = place.map(|place| place.builder.event_count());
-            assert_eq!(told, expected.map(|event| event * 100), "the state of that moment");
+            assert_eq!(told, expected.map(|event| event / 10), "the state of that moment");
         }
+    }
+
+    #[test]
+    fn of_large_heaps_fewer_are_kept() {
+        let mut builder = ReportBuilder::new(None);
+        go_on(&mut builder, 1);
+        let states = States { spacing: 10, ..States::default() };
+        assert!(!states.wants(99, &builder) && states.wants(100, &builder));
     }
 
     #[test]
@@ -164,9 +176,9 @@ mod tests {
         assert_eq!(states.event_before(5, 98), Some(98));
         assert_eq!(states.event_before(5, 91), None, "looked at too long ago");
         assert_eq!(states.event_before(4, u64::MAX), None, "all are later");
-        assert!(!states.wants(SPACING + 100) && states.wants(2 * SPACING));
+        assert!(!states.wants(SPACING + 100, &builder) && states.wants(2 * SPACING, &builder));
         // Near ones do not stand in for those that are kept anyway.
         states.keep(Mark::new(50 + SPACING, 5), &mut builder, true);
-        assert!(states.wants(2 * SPACING));
+        assert!(states.wants(2 * SPACING, &builder));
     }
 }
