@@ -134,14 +134,20 @@ struct Bench {
     memfrag: PathBuf,
 }
 
+/// Builds the program that allocates and frees in pairs, in a directory.
+pub(crate) fn pairs(dir: &Path) -> Result<PathBuf> {
+    let pairs = dir.join("pairs");
+    let mut cc = shell::program("cc", &["-O2", "-fno-builtin", "-pthread", "tests/programs/pairs.c", "-o"]);
+    shell::run(cc.arg(&pairs))?;
+    Ok(pairs)
+}
+
 impl Bench {
     fn new() -> Result<Self> {
         shell::run(&mut shell::cargo(&["build", "--release", "--package", "memfrag"]))?;
         let dir = shell::target_dir().join("bench");
         fs::create_dir_all(&dir)?;
-        let pairs = dir.join("pairs");
-        let mut cc = shell::program("cc", &["-O2", "-fno-builtin", "-pthread", "tests/programs/pairs.c", "-o"]);
-        shell::run(cc.arg(&pairs))?;
+        let pairs = pairs(&dir)?;
         Ok(Self { dir, pairs, memfrag: shell::target_dir().join("release/memfrag") })
     }
 

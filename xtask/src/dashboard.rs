@@ -4,7 +4,7 @@
 //! scripts of `web/bench` open the page and print figures, which are compared with the goals here. What the figures
 //! are is said in `docs/BENCH.md`.
 
-use crate::{shell, web};
+use crate::{bench, shell, web};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
 use std::fs;
@@ -70,7 +70,12 @@ const GROWN: [(&str, &str, f64, &str, f64); 3] = [
 /// What the server keeps of a recording's length: an entry for each chunk of at most 65,536 events.
 const INDEX_BYTES_PER_EVENT: f64 = 0.01;
 
-/// Measures how fast the page is; says so when it cannot be done here.
+/// How many pairs of malloc and free a traced program makes in a run beside a model, and how many times it runs.
+const BESIDE: [&str; 2] = ["40000000", "5"];
+const BESIDE_QUICK: [&str; 2] = ["10000000", "1"];
+
+/// Measures how fast the page is, and whether a model beside the heap costs the traced program anything; says so when it
+/// cannot be done here.
 pub(crate) fn speed(quick: bool) -> Result<()> {
     let size = if quick { SMALL } else { FULL };
     let Some(setup) = Setup::new("the dashboard's speed")? else { return Ok(()) };
@@ -101,7 +106,22 @@ pub(crate) fn speed(quick: bool) -> Result<()> {
         };
         println(format!("{what:<28}{shown:>12}{reach:>12}  {verdict}").trim_end())?;
     }
-    Ok(())
+    beside(&setup, quick)
+}
+
+/// A traced program with the page open, in turns with a model beside its heap and without.
+fn beside(setup: &Setup, quick: bool) -> Result<()> {
+    let program = bench::pairs(&setup.dir)?.display().to_string();
+    let [pairs, turns] = if quick { BESIDE_QUICK } else { BESIDE };
+    let found = setup.run("beside.mjs", &[program, pairs.to_owned(), turns.to_owned()])?;
+    let figure = |name: &str| found.get(name).copied().with_context(|| format!("beside.mjs printed no {name}"));
+    let (alone, beside) = (figure("alone_ns")?, figure("beside_ns")?);
+    println(&format!(
+        "\na program under `trace --serve`, the page open: ns a pair of malloc and free, medians of {turns}"
+    ))?;
+    println(&format!("{:<28}{:>12}", "without a model", digits(alone)))?;
+    println(&format!("{:<28}{:>12}  ratio {:.2}", "with glibc's", digits(beside), beside / alone))?;
+    println(&format!("events lost {}, the model behind by {}", figure("lost")?, digits(figure("model_behind")?)))
 }
 
 /// Watches for `minutes` whether the page's or the server's memory grows; fails when it does.

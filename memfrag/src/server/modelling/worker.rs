@@ -71,8 +71,8 @@ impl Worker {
         let own = Arc::clone(&shared);
         let run = move || {
             if !reader.is_settled() {
-                // There is a program that runs, and a capture.
-                idle::after_others();
+                // There is a program that runs, and a capture. Nobody waits for a lock in this thread's hands.
+                idle::only_when_idle();
             }
             own.run(recipe, reader);
             drop(place);
