@@ -154,7 +154,12 @@ fn events(young: bool) -> (Vec<Event>, Vec<Event>) {
 }
 
 fn setting() -> Setting {
-    Setting { version: Version { major: 2, minor: 36 }, arena_max: 8, lifetimes: Lifetimes::default() }
+    Setting {
+        version: Version { major: 2, minor: 36 },
+        arena_max: 8,
+        environment: Vec::new(),
+        lifetimes: Lifetimes::default(),
+    }
 }
 
 fn models(criterion: &mut Criterion) {

@@ -10,7 +10,16 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-tests!(programs_with_one_thread, mixes_and_mallinfo, threads, settings, reports, bad_questions, damaged_recordings);
+tests!(
+    programs_with_one_thread,
+    mixes_and_mallinfo,
+    what_is_set,
+    threads,
+    settings,
+    reports,
+    bad_questions,
+    damaged_recordings
+);
 
 /// `memfrag model FILE WORDS… --json`.
 fn model(recording: &Path, words: &[&str]) -> Result<Value> {
@@ -106,6 +115,41 @@ fn mixes_and_mallinfo() -> Result<()> {
             ensure!(modelled == real, "{policy}, seed {seed}: mallinfo {modelled:?} instead of {real:?}");
             let footprint = [number(outcome, "peak_footprint_bytes")?, number(outcome, "final_footprint_bytes")?];
             ensure!(footprint[..] == obtained[..], "{policy}, seed {seed}: {footprint:?} instead of {obtained:?}");
+        }
+    }
+    Ok(())
+}
+
+/// Programs that were run with other settings: these are in the recording, and the model takes them.
+fn what_is_set() -> Result<()> {
+    Backend::Ebpf.require()?;
+    let dir = place::scratch()?;
+    let caches = "glibc.malloc.tcache_count=2:glibc.malloc.tcache_max=200:glibc.malloc.mmap_threshold=40000";
+    let all = [
+        ("MALLOC_TOP_PAD_", "0"),
+        ("MALLOC_MMAP_MAX_", "0"),
+        ("MALLOC_TRIM_THRESHOLD_", "0x8000"),
+        ("GLIBC_TUNABLES", caches),
+    ];
+    for (at, (name, value)) in all.into_iter().enumerate() {
+        for backend in Backend::ALL {
+            backend.require()?;
+            let recording = dir.path().join(format!("{at}-{backend:?}"));
+            let mut mix = Command::new(place::program("mix")?);
+            let (ended, report) = traced(backend, &recording, mix.args(["5", "20000"]).env(name, value))?;
+            let word = format!("{name}={value}");
+            let process = report.processes("mix").into_iter().next().context("no process")?;
+            ensure!(process["settings"] == serde_json::json!([word]), "{}", process["settings"]);
+            let document = model(&recording, &["--policy", "ptmalloc,default"])?;
+            all_foretold(&word, &document, 10_000)?;
+            let obtained = printed(&String::from_utf8_lossy(&ended.stdout), "obtained ")?;
+            let footprint = |policy| -> Result<[u64; 2]> {
+                let outcome = outcome(&document, policy)?;
+                Ok([number(outcome, "peak_footprint_bytes")?, number(outcome, "final_footprint_bytes")?])
+            };
+            let foretold = footprint("ptmalloc")?;
+            ensure!(foretold[..] == obtained[..], "{word}: {foretold:?} foretold, {obtained:?} taken");
+            ensure!(footprint("default")?[..] != obtained[..], "{word} makes no difference");
         }
     }
     Ok(())

@@ -18,7 +18,10 @@ pub(super) fn run(args: &ModelArgs) -> Result<u8> {
     let choices = choose(&args.policy)?;
     let (builder, meta) = read(&args.file, None)?;
     let (pid, version) = glibc_process(&builder, args)?;
-    let setting = Setting { version, arena_max: arena_max(), lifetimes: Lifetimes::default() };
+    let info = builder.heaps().index_of(pid).and_then(|at| builder.heaps().info(at));
+    let environment = info.map(|info| info.settings.clone()).unwrap_or_default();
+    let comm = info.map(|info| info.comm.clone()).unwrap_or_default();
+    let setting = Setting { version, arena_max: arena_max(), environment, lifetimes: Lifetimes::default() };
     let recipe = Recipe::new(builder.heaps(), pid, &setting, choices);
     if let Some(learner) = recipe.learner() {
         apply(&args.file, None, learner)?;
@@ -29,8 +32,7 @@ pub(super) fn run(args: &ModelArgs) -> Result<u8> {
         let until = if args.at.is_some() { " until then" } else { "" };
         bail!("{} has no event of process {pid}{until}", args.file.display());
     };
-    let comm = builder.heaps().find(pid).and_then(|process| process.info()).map(|info| info.comm.clone());
-    let document = Document::new(meta.file, pid, comm.unwrap_or_default(), version.to_string(), heap);
+    let document = Document::new(meta.file, pid, comm, version.to_string(), setting.environment, heap);
     show(&document, args.json, || render(&document, style()))?;
     Ok(0)
 }
@@ -121,9 +123,17 @@ pub(super) fn enter_agreement(report: &mut Report, file: &Path, at: Option<Durat
     let version = |process: &memfrag::report::model::Process| {
         let allocator = process.allocator.as_ref().filter(|allocator| allocator.name == "glibc")?;
         let version = Version::parse(allocator.version.as_deref()?)?;
-        version
-            .offsets()
-            .map(|_| (process.pid, Setting { version, arena_max: arena_max(), lifetimes: Lifetimes::default() }))
+        version.offsets().map(|_| {
+            (
+                process.pid,
+                Setting {
+                    version,
+                    arena_max: arena_max(),
+                    environment: process.settings.clone(),
+                    lifetimes: Lifetimes::default(),
+                },
+            )
+        })
     };
     let wanted: HashMap<u32, Setting> = report.processes.iter().filter_map(version).collect();
     if wanted.is_empty() || report.events.total > MOST_FORETOLD {

@@ -68,6 +68,15 @@ impl Heaps {
         self.by_pid.get(&pid).map(|&at| at as usize)
     }
 
+    /// Who a process is, by its index. A forked one that was not looked at runs its parent's program.
+    pub fn info(&self, at: usize) -> Option<&ProcessInfo> {
+        let process = self.processes.get(at)?;
+        process.info().or_else(|| {
+            let parent = process.parent().filter(|_| process.execs() == 0)?;
+            self.processes[parent].info()
+        })
+    }
+
     /// The anomalies of all heaps together.
     pub fn anomalies(&self) -> Anomalies {
         let mut sum = Anomalies::default();

@@ -13,6 +13,8 @@ pub struct Setting {
     pub version: Version,
     /// The most arenas that glibc makes on the machine: eight a processor.
     pub arena_max: usize,
+    /// What the environment of the process told allocators, in words `NAME=VALUE`.
+    pub environment: Vec<String>,
     /// How long its blocks live, where that was learnt.
     pub lifetimes: Lifetimes,
 }
@@ -42,27 +44,23 @@ pub struct Choice {
 enum Kind {
     /// glibc, held to the observed addresses.
     Observing,
-    /// glibc by itself, with this change to its settings.
-    Tuned(fn(&mut Tunables)),
+    /// glibc by itself, whatever the process had set.
+    Default,
+    /// glibc by itself, with what the choice sets beside what the process had set.
+    Tuned,
     /// None of glibc's.
     Classic(&'static Classic),
     /// The one that knows lifetimes beforehand.
     Lifetimes,
 }
 
-const fn tunable(name: &'static str, environment: &'static str, change: fn(&mut Tunables)) -> Choice {
-    Choice { name, about: "glibc with a setting", environment: Some(environment), kind: Kind::Tuned(change) }
+const fn tunable(name: &'static str, environment: &'static str) -> Choice {
+    Choice { name, about: "glibc with a setting", environment: Some(environment), kind: Kind::Tuned }
 }
 
 const fn classic(at: usize) -> Choice {
     let classic = &CLASSICS[at];
     Choice { name: classic.name, about: classic.about, environment: None, kind: Kind::Classic(classic) }
-}
-
-const fn fixed(tunables: &mut Tunables) -> &mut Tunables {
-    // Setting one of the thresholds fixes both.
-    tunables.dynamic = false;
-    tunables
 }
 
 /// All of them.
@@ -77,16 +75,20 @@ pub const CHOICES: &[Choice] = &[
         name: "default",
         about: "glibc by itself, as it is set by default",
         environment: None,
-        kind: Kind::Tuned(|_| ()),
+        kind: Kind::Default,
     },
-    tunable("arena-max-1", "MALLOC_ARENA_MAX=1", |tunables| tunables.arena_max = Some(1)),
-    tunable("arena-max-2", "MALLOC_ARENA_MAX=2", |tunables| tunables.arena_max = Some(2)),
-    tunable("arena-max-4", "MALLOC_ARENA_MAX=4", |tunables| tunables.arena_max = Some(4)),
-    tunable("tcache-off", "GLIBC_TUNABLES=glibc.malloc.tcache_count=0", |tunables| tunables.cache_count = Some(0)),
-    tunable("mmap-64k", "MALLOC_MMAP_THRESHOLD_=65536", |tunables| fixed(tunables).mmap_threshold = 64 << 10),
-    tunable("mmap-4m", "MALLOC_MMAP_THRESHOLD_=4194304", |tunables| fixed(tunables).mmap_threshold = 4 << 20),
-    tunable("trim-64k", "MALLOC_TRIM_THRESHOLD_=65536", |tunables| fixed(tunables).trim_threshold = 64 << 10),
-    tunable("trim-64m", "MALLOC_TRIM_THRESHOLD_=67108864", |tunables| fixed(tunables).trim_threshold = 64 << 20),
+    tunable("arena-max-1", "MALLOC_ARENA_MAX=1"),
+    tunable("arena-max-2", "MALLOC_ARENA_MAX=2"),
+    tunable("arena-max-4", "MALLOC_ARENA_MAX=4"),
+    tunable("tcache-off", "GLIBC_TUNABLES=glibc.malloc.tcache_count=0"),
+    tunable("tcache-64", "GLIBC_TUNABLES=glibc.malloc.tcache_count=64"),
+    tunable("tcache-max-128", "GLIBC_TUNABLES=glibc.malloc.tcache_max=128"),
+    tunable("mmap-64k", "MALLOC_MMAP_THRESHOLD_=65536"),
+    tunable("mmap-4m", "MALLOC_MMAP_THRESHOLD_=4194304"),
+    tunable("trim-64k", "MALLOC_TRIM_THRESHOLD_=65536"),
+    tunable("trim-64m", "MALLOC_TRIM_THRESHOLD_=67108864"),
+    tunable("top-pad-0", "MALLOC_TOP_PAD_=0"),
+    tunable("top-pad-4m", "MALLOC_TOP_PAD_=4194304"),
     classic(0),
     classic(1),
     classic(2),
@@ -116,16 +118,19 @@ impl Choice {
 
     /// Whether [`Setting::version`] matters.
     pub const fn needs_version(&self) -> bool {
-        matches!(self.kind, Kind::Observing | Kind::Tuned(_))
+        matches!(self.kind, Kind::Observing | Kind::Default | Kind::Tuned)
     }
 
     /// The policy; `None` when the version of glibc is not known.
     pub fn make(&self, setting: &Setting) -> Option<Box<dyn Policy>> {
         let mut tunables = Tunables { arena_max: Some(setting.arena_max), ..Tunables::default() };
+        if !matches!(self.kind, Kind::Default) {
+            tunables.read(setting.environment.iter().map(String::as_str));
+        }
         let policy = match self.kind {
             Kind::Observing => Ptmalloc::observing(setting.version, tunables)?,
-            Kind::Tuned(change) => {
-                change(&mut tunables);
+            Kind::Default | Kind::Tuned => {
+                tunables.read(self.environment.into_iter());
                 Ptmalloc::free_running(self.name.to_owned(), setting.version, tunables)?
             }
             Kind::Classic(classic) => return Some(classic.make()),

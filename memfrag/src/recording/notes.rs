@@ -125,6 +125,10 @@ pub(super) fn put_process(out: &mut Vec<u8>, before_event: u64, process: &Proces
         put_bytes(out, process.exe.as_os_str().as_bytes());
         put(out, process.cmdline.len() as u64);
         process.cmdline.iter().for_each(|word| put_bytes(out, word.as_bytes()));
+        if !process.settings.is_empty() {
+            put(out, process.settings.len() as u64);
+            process.settings.iter().for_each(|word| put_bytes(out, word.as_bytes()));
+        }
     });
 }
 
@@ -243,9 +247,16 @@ fn process(body: &mut Input<'_>, time: u64) -> Option<Note> {
         comm: text(body)?,
         exe: path(body)?,
         cmdline: Vec::new(),
+        settings: Vec::new(),
     };
     for _ in 0..body.varint()? {
         process.cmdline.push(text(body)?);
+    }
+    // Left out where there are none, as they were before there was room for them.
+    if !body.is_empty() {
+        for _ in 0..body.varint()? {
+            process.settings.push(text(body)?);
+        }
     }
     Some(Note::Process(process))
 }

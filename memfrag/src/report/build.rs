@@ -367,11 +367,7 @@ impl ReportBuilder {
     fn describe(&self, at: usize, now: u64) -> Process {
         let process = &self.heaps.processes()[at];
         let heap = self.heaps.heap(process);
-        // A forked process that was not looked at runs its parent's program.
-        let info = process.info().or_else(|| {
-            let parent = process.parent().filter(|_| process.execs() == 0)?;
-            self.heaps.processes()[parent].info()
-        });
+        let info = self.heaps.info(at);
         let parent = process.parent().map(|parent| self.heaps.processes()[parent].pid());
         let shares = self.heaps.shares_heap(process);
         let about = Process {
@@ -380,6 +376,7 @@ impl ReportBuilder {
             comm: info.map(|info| info.comm.clone()).unwrap_or_default(),
             exe: info.map(|info| info.exe.display().to_string()).unwrap_or_default(),
             cmdline: info.map(|info| info.cmdline.clone()).unwrap_or_default(),
+            settings: info.map(|info| info.settings.clone()).unwrap_or_default(),
             started_ns: process.started(),
             exit: process.ended().map(|at| Exit::new(at, process.status())),
             execs: process.execs(),

@@ -72,6 +72,8 @@ pub struct Process {
     pub exe: String,
     /// The command line's words.
     pub cmdline: Vec<String>,
+    /// What its environment tells allocators, in words `NAME=VALUE`.
+    pub settings: Vec<String>,
     /// When it was forked or first seen.
     pub started_ns: u64,
     /// How it ended; null while it runs.

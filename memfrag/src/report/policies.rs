@@ -25,6 +25,8 @@ pub struct Document {
     pub comm: String,
     /// The version of its glibc.
     pub glibc: String,
+    /// What its environment told the allocator, in words `NAME=VALUE`; all policies but `default` act so as well.
+    pub settings: Vec<String>,
     /// Live blocks at the end.
     pub live_blocks: u64,
     /// Events lost in the capture, that the policies know nothing of.
@@ -112,7 +114,7 @@ impl From<model::MallInfo> for MallInfo {
 
 impl Document {
     /// What the policies of a heap made of it.
-    pub fn new(file: String, pid: u32, comm: String, glibc: String, heap: &ModelHeap) -> Self {
+    pub fn new(file: String, pid: u32, comm: String, glibc: String, settings: Vec<String>, heap: &ModelHeap) -> Self {
         let oddities = heap.oddities();
         Self {
             format: "memfrag-model",
@@ -121,6 +123,7 @@ impl Document {
             pid,
             comm,
             glibc,
+            settings,
             live_blocks: heap.live_blocks(),
             lost_events: oddities.lost_events,
             unknown_blocks: oddities.unknown_blocks,
@@ -164,7 +167,9 @@ pub fn render(document: &Document, style: Style) -> String {
     let mut page = Page::new(style);
     let name = if document.comm.is_empty() { "(unknown)" } else { &document.comm };
     let name = page.style.paint(Tone::Heading, &clean(name));
-    page.line(&format!("{name}  pid {} · glibc {}", document.pid, document.glibc));
+    let mut facts = vec![format!("pid {}", document.pid), format!("glibc {}", document.glibc)];
+    facts.extend(document.settings.iter().map(|word| clean(word)));
+    page.line(&format!("{name}  {}", facts.join(" · ")));
     for outcome in &document.policies {
         if let (Some(share), Some(exact)) = (outcome.agreement, outcome.exact_placements) {
             let tone = if share >= 0.999 { Tone::Good } else { Tone::Warning };

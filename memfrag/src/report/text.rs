@@ -118,6 +118,9 @@ impl Page {
             let command = self.style.paint(Tone::Quiet, &command);
             self.line(&format!("  {command}"));
         }
+        if !process.settings.is_empty() {
+            self.field("Set", None, &shorten(&process.settings.join(" "), self.style.width() - 20));
+        }
         let agreement = process.allocator.as_ref().and_then(|allocator| allocator.model_agreement);
         if let Some(share) = agreement {
             let tone = if share >= 0.999 { Tone::Good } else { Tone::Warning };

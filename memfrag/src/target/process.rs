@@ -3,11 +3,14 @@
 use super::maps::{self, MapLine};
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
+
+/// The most bytes of an environment that are read.
+const MOST_ENVIRONMENT: u64 = 1 << 20;
 
 /// Who a process is, as far as it could be learned before it was gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub struct ProcessInfo {
     pub exe: PathBuf,
     /// The command line's words; empty when unknown.
     pub cmdline: Vec<String>,
+    /// What its environment tells allocators, as [`allocator_settings`] finds it; empty also when unknown.
+    pub settings: Vec<String>,
 }
 
 /// One file-backed mapping of a process, enough to turn a call site into a place in a file.
@@ -270,12 +275,22 @@ impl ProcessInfo {
         let exe = fs::read_link(directory(pid).join("exe")).unwrap_or_default();
         let words = fs::read(directory(pid).join("cmdline")).unwrap_or_default();
         let cmdline = self::words(&words);
+        let settings = settings(pid);
         // The id may have gone to another process between two of the files.
         let after = Stat::read(pid).map_err(gone)?;
         if after.start_ticks != stat.start_ticks {
             return Err(ProcessError::Exited { pid });
         }
-        Ok(Self { time, pid, ppid: after.ppid, start_ticks: after.start_ticks, comm: after.comm, exe, cmdline })
+        Ok(Self {
+            time,
+            pid,
+            ppid: after.ppid,
+            start_ticks: after.start_ticks,
+            comm: after.comm,
+            exe,
+            cmdline,
+            settings,
+        })
     }
 }
 
@@ -285,6 +300,42 @@ pub fn words(bytes: &[u8]) -> Vec<String> {
         [] => Vec::new(),
         words => words.split(|&byte| byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect(),
     }
+}
+
+/// What the environment that a process began with tells allocators; empty where it may not be read.
+pub fn settings(pid: u32) -> Vec<String> {
+    let mut environment = Vec::new();
+    if let Ok(file) = fs::File::open(directory(pid).join("environ")) {
+        // What was read before an error is as good as any.
+        let _ = file.take(MOST_ENVIRONMENT).read_to_end(&mut environment);
+    }
+    allocator_settings(&environment)
+}
+
+/// The words `NAME=VALUE` of an environment, separated by zero bytes, that allocators take their settings from: glibc's
+/// `MALLOC_*` and `GLIBC_TUNABLES`, and those of jemalloc, mimalloc and tcmalloc. Nobody else's are kept.
+///
+/// When a program begins, glibc's loader puts zero bytes between the tunables that it knows, where colons were.
+fn allocator_settings(environment: &[u8]) -> Vec<String> {
+    const TUNABLES: &str = "GLIBC_TUNABLES=";
+    const PREFIXES: [&str; 4] = ["MALLOC_", "MIMALLOC_", "TCMALLOC_", "JE_MALLOC_"];
+    let mut settings: Vec<String> = Vec::new();
+    let mut in_tunables = false;
+    for word in environment.split(|&byte| byte == 0) {
+        let word = String::from_utf8_lossy(word);
+        in_tunables = word.starts_with(TUNABLES) || in_tunables && word.starts_with("glibc.");
+        match settings.last_mut() {
+            Some(tunables) if in_tunables && !word.starts_with(TUNABLES) => {
+                tunables.push(':');
+                tunables.push_str(&word);
+            }
+            _ if in_tunables || word.contains('=') && PREFIXES.iter().any(|prefix| word.starts_with(prefix)) => {
+                settings.push(word.into_owned());
+            }
+            _ => {}
+        }
+    }
+    settings
 }
 
 /// The process that a thread belongs to, from its status.
@@ -344,6 +395,30 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::process::{Command, Stdio};
+
+    #[test]
+    fn only_what_allocators_read_is_kept_of_an_environment() {
+        let environment = b"HOME=/x\0MALLOC_ARENA_MAX=2\0TOKEN=MALLOC_\0GLIBC_TUNABLES=a.b=1:c.d=2\0MIMALLOC_VERBOSE=1\0MALLOC_\0\xff";
+        let kept = ["MALLOC_ARENA_MAX=2", "GLIBC_TUNABLES=a.b=1:c.d=2", "MIMALLOC_VERBOSE=1"];
+        assert_eq!(allocator_settings(environment), kept);
+        assert_eq!(allocator_settings(b""), Vec::<String>::new());
+        let cut =
+            b"GLIBC_TUNABLES=glibc.malloc.arena_max=1\0glibc.malloc.top_pad=2\0A=glibc.\0glibc.x=1\0MALLOC_TOP_PAD_=3";
+        assert_eq!(
+            allocator_settings(cut),
+            ["GLIBC_TUNABLES=glibc.malloc.arena_max=1:glibc.malloc.top_pad=2", "MALLOC_TOP_PAD_=3"]
+        );
+        let mut child = Command::new("sleep");
+        let mut child = child.env_clear().env("MALLOC_TOP_PAD_", "7").arg("9").spawn().expect("it is there");
+        // Until the program has begun, the environment is still this process's.
+        let found = (0..200).find_map(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            Some(settings(child.id())).filter(|found| !found.is_empty())
+        });
+        child.kill().expect("it runs");
+        child.wait().expect("it has ended");
+        assert_eq!(found, Some(vec!["MALLOC_TOP_PAD_=7".to_owned()]));
+    }
 
     #[test]
     fn the_own_process_is_read() {

@@ -43,7 +43,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => any::<usize>().prop_map(Step::Free),
         2 => (any::<usize>(), size).prop_map(|(which, size)| Step::Resize(which, size)),
     ];
-    prop::collection::vec(step, 1..300)
+    prop::collection::vec(step, 1..if cfg!(miri) { 40 } else { 300 })
 }
 
 /// A block of the random program: its bytes are all `mark`.

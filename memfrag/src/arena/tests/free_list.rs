@@ -20,7 +20,7 @@ fn steps(largest: u64) -> impl Strategy<Value = Vec<Step>> {
         5 => (size, align).prop_map(|(size, align)| Step::Allocate(size, align)),
         4 => any::<usize>().prop_map(Step::Free),
     ];
-    prop::collection::vec(step, 1..600)
+    prop::collection::vec(step, 1..if cfg!(miri) { 40 } else { 600 })
 }
 
 /// Both do the same; every address is compared, and the list is checked after each step.
@@ -74,7 +74,7 @@ proptest! {
 
     /// Single holes of one granule make the tree deep; taking ranges by address is what re-anchoring does.
     #[test]
-    fn any_range_can_be_taken_and_given_back(places in prop::collection::vec((0..3000_u64, 1..4_u64), 1..2500)) {
+    fn any_range_can_be_taken_and_given_back(places in prop::collection::vec((0..3000_u64, 1..4_u64), 1..if cfg!(miri) { 60 } else { 2500 })) {
         let mut list = FreeList::new(0..3000 * 16);
         let mut free = vec![true; 3000];
         let mut taken = Vec::new();
@@ -172,7 +172,7 @@ fn far_steps() -> impl Strategy<Value = Vec<Far>> {
         4 => (prop_oneof![Just(0), address()], size(), prop_oneof![3 => Just(0), 1 => 0..50_u32])
             .prop_map(|(from, size, align)| Far::Allocate(from, size, align)),
     ];
-    prop::collection::vec(step, 1..300)
+    prop::collection::vec(step, 1..if cfg!(miri) { 40 } else { 300 })
 }
 
 proptest! {

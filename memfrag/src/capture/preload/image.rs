@@ -204,6 +204,7 @@ impl Image {
             comm,
             exe,
             cmdline: process::words(cmdline),
+            settings: process::settings(self.pid),
         };
         (info, maps::files(maps))
     }

@@ -91,6 +91,7 @@ impl PreloadSession {
                 info.comm.clone_from(&known.comm);
                 info.exe.clone_from(&known.exe);
                 info.cmdline.clone_from(&known.cmdline);
+                info.settings.clone_from(&known.settings);
             }
             self.mappings.get(&parent).map(Rc::clone).unwrap_or_default()
         } else {

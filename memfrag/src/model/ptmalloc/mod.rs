@@ -12,7 +12,7 @@
 //!
 //! | module | job |
 //! |---|---|
-//! | `rules` | what differs between versions, and what users may set |
+//! | `rules`, `tunables` | what differs between versions, and what users may set |
 //! | `chunks` | the chunks, by number and by address |
 //! | `bins` | an arena's lists of free chunks |
 //! | `state` | arenas, threads, caches |
@@ -32,7 +32,7 @@ mod serve;
 mod state;
 mod system;
 
-pub use rules::Tunables;
+pub use tunables::Tunables;
 
 use super::policy::{BlockId, Caller, Contents, Counts, Fact, Footprint, MallInfo, Policy, Request, Step};
 use crate::glibc::Version;
@@ -344,3 +344,4 @@ impl Policy for Ptmalloc {
 
 #[cfg(test)]
 mod tests;
+mod tunables;

@@ -56,33 +56,3 @@ impl Rules {
         })
     }
 }
-
-/// What users set by environment variables, tunables or `mallopt`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tunables {
-    /// Chunks that a list of a thread's cache holds; `None` for the version's default, 0 for no caches.
-    pub cache_count: Option<usize>,
-    /// Chunks from this size on are mapped by themselves, where no free chunk serves.
-    pub mmap_threshold: u64,
-    /// A free that leaves a top chunk at least this large gives memory back.
-    pub trim_threshold: u64,
-    /// Whether freeing a mapped chunk raises the two thresholds: so until one of the settings is made.
-    pub dynamic: bool,
-    /// Bytes obtained beyond what is needed.
-    pub top_pad: u64,
-    /// The most arenas; `None` for eight a processor.
-    pub arena_max: Option<usize>,
-}
-
-impl Default for Tunables {
-    fn default() -> Self {
-        Self {
-            cache_count: None,
-            mmap_threshold: 128 << 10,
-            trim_threshold: 128 << 10,
-            dynamic: true,
-            top_pad: 128 << 10,
-            arena_max: None,
-        }
-    }
-}

@@ -20,7 +20,7 @@ impl Space {
     /// Whether chunks of a size are cached.
     #[inline]
     pub(super) fn is_cached(&self, size: u64) -> bool {
-        size <= self.rules.cache_largest && cache_bin(size) < CACHE_BINS && self.cache_count > 0
+        size <= self.cache_largest && cache_bin(size) < CACHE_BINS && self.cache_count > 0
     }
 
     /// Room in the thread's list for chunks of a size.

@@ -2,7 +2,8 @@
 
 use super::bins::Bins;
 use super::chunks::{Chunks, Id, NONE, State};
-use super::rules::{Rules, Tunables};
+use super::rules::Rules;
+use super::tunables::Tunables;
 use crate::glibc::layout::{HEADER, HEAP_MAX};
 use crate::heap::BuildWordHasher;
 use crate::model::policy::Footprint;
@@ -97,6 +98,8 @@ pub(super) struct Space {
     pub(super) rules: Rules,
     pub(super) tunables: Tunables,
     pub(super) cache_count: usize,
+    /// Bytes of the largest chunk that is cached.
+    pub(super) cache_largest: u64,
     pub(super) chunks: Chunks,
     /// The chunk of each block, by its number.
     pub(super) blocks: Vec<Id>,
@@ -128,6 +131,7 @@ impl Space {
             rules,
             tunables,
             cache_count: tunables.cache_count.unwrap_or(rules.cache_count),
+            cache_largest: tunables.cached_chunk().unwrap_or(rules.cache_largest),
             chunks: Chunks::default(),
             blocks: Vec::new(),
             arenas: vec![Arena::new()],

@@ -6,8 +6,6 @@ use crate::glibc::layout::{HEADER, HEAP_MAX, MIN_CHUNK};
 use crate::target::residency::PAGE;
 use std::ops::Range;
 
-/// Mapped chunks there may be.
-const MAX_MAPPED: u64 = 65536;
 /// The largest mapped chunk whose free raises the thresholds.
 const DYNAMIC_MAX: u64 = 32 << 20;
 /// A heap begins with this much, at least.
@@ -31,7 +29,7 @@ const fn pages_up(bytes: u64) -> u64 {
 impl Space {
     /// Serves a request that nothing in the arena could: mapped by itself, or from a grown top.
     pub(super) fn grow(&mut self, at: u16, thread: usize, size: u64) -> Option<Id> {
-        if size >= self.tunables.mmap_threshold && self.mapped_count < MAX_MAPPED {
+        if size >= self.tunables.mmap_threshold && self.mapped_count < self.tunables.mmap_max {
             return self.map_chunk(thread, size);
         }
         let arena = &self.arenas[usize::from(at)];

@@ -40,6 +40,7 @@ fn process() -> ProcessInfo {
         comm: "server".into(),
         exe: "/usr/bin/server".into(),
         cmdline: vec!["server".into(), "--port".into(), "0".into()],
+        settings: Vec::new(),
     }
 }
 

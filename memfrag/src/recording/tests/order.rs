@@ -15,6 +15,7 @@ fn process(pid: u32) -> ProcessInfo {
         comm: "worker".into(),
         exe: "/usr/bin/worker".into(),
         cmdline: vec!["worker".into(), String::new(), "--all".into()],
+        settings: vec!["MALLOC_ARENA_MAX=1".into()],
     }
 }
 

@@ -181,10 +181,12 @@ fn begin(
     let pid = watching.pid();
     // The newest state knows most about the process, wherever the cursor is.
     let newest = watching::live(sources, watching.source())?;
-    let (is_read, is_there, allocator) = newest.with(|player| {
+    let (is_read, is_there, allocator, environment) = newest.with(|player| {
         let process = player.heaps().index_of(pid);
         let allocator = process.and_then(|process| player.builder().allocator(process));
-        (player.status().progress >= 1.0, process.is_some(), allocator)
+        let info = process.and_then(|process| player.heaps().info(process));
+        let environment = info.map(|info| info.settings.clone()).unwrap_or_default();
+        (player.status().progress >= 1.0, process.is_some(), allocator, environment)
     });
     let is_known = is_there && (allocator.is_some() || !choice.needs_version());
     if !is_known && !is_read {
@@ -193,7 +195,7 @@ fn begin(
     if !is_there {
         return Err(format!("the recording holds no process {pid}"));
     }
-    let setting = setting::of(choice, allocator.as_ref())?;
+    let setting = setting::of(choice, allocator.as_ref(), environment)?;
     let source = sources.get(watching.source()).ok_or("the source has gone")?;
     let Some(place) = places.take() else {
         return Err("as many models as the server has room for are beside other pages already".to_owned());

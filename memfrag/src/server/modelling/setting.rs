@@ -12,14 +12,15 @@ use std::thread::available_parallelism;
 /// The largest library that is read for its version.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// What a policy has to know of a process that uses this allocator, as far as that is known.
+/// What a policy has to know of a process that uses this allocator and began with this environment, as far as that is
+/// known.
 ///
 /// # Errors
 /// When it is one of glibc's, and the process does not use glibc or not one that is known.
-pub(super) fn of(choice: &Choice, allocator: Option<&Allocator>) -> Result<Setting, String> {
+pub(super) fn of(choice: &Choice, allocator: Option<&Allocator>, environment: Vec<String>) -> Result<Setting, String> {
     let processors = available_parallelism().map_or(1, usize::from);
     let version = if choice.needs_version() { version(choice, allocator)? } else { Version::NEWEST };
-    Ok(Setting { version, arena_max: Setting::arenas_of(processors), lifetimes: Lifetimes::default() })
+    Ok(Setting { version, arena_max: Setting::arenas_of(processors), environment, lifetimes: Lifetimes::default() })
 }
 
 fn version(choice: &Choice, allocator: Option<&Allocator>) -> Result<Version, String> {
@@ -70,7 +71,8 @@ mod tests {
 
     #[test]
     fn only_glibcs_policies_need_its_version() {
-        let of = |policy, allocator: Option<Allocator>| of(Choice::find(policy).unwrap(), allocator.as_ref());
+        let of =
+            |policy, allocator: Option<Allocator>| of(Choice::find(policy).unwrap(), allocator.as_ref(), Vec::new());
         let version = |setting: Result<Setting, String>| setting.map(|setting| setting.version.minor);
         assert_eq!(version(of("ptmalloc", Some(allocator("glibc", Some("2.31"))))), Ok(31));
         assert!(of("first-fit", None).is_ok() && of("mesh", Some(allocator("jemalloc", None))).is_ok());

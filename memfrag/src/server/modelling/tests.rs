@@ -91,7 +91,12 @@ fn record(path: &Path, steps: &[(i64, Step)]) {
 
 /// The recipe for a policy, as the verb `model` has it.
 fn recipe(reader: &Reader, choice: &'static Choice) -> Recipe {
-    let setting = Setting { version: Version { major: 2, minor: 36 }, arena_max: 8, lifetimes: Lifetimes::default() };
+    let setting = Setting {
+        version: Version { major: 2, minor: 36 },
+        arena_max: 8,
+        environment: Vec::new(),
+        lifetimes: Lifetimes::default(),
+    };
     let mut builder = ReportBuilder::new(None);
     let mut items = reader.items();
     while let Some(item) = items.next_item() {

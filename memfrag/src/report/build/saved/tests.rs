@@ -102,7 +102,8 @@ fn perform(builder: &mut ReportBuilder, time: &mut u64, program: &[(u64, Step)])
             Step::Process(pid, start_ticks) => {
                 let (comm, exe) = (format!("p{pid}"), "/bin/p".into());
                 let cmdline = vec!["p".to_owned(), "é".to_owned()];
-                builder.process(&ProcessInfo { time, pid, ppid: 1, start_ticks, comm, exe, cmdline });
+                let settings = vec!["MALLOC_ARENA_MAX=1".to_owned(); start_ticks as usize % 2];
+                builder.process(&ProcessInfo { time, pid, ppid: 1, start_ticks, comm, exe, cmdline, settings });
             }
             Step::Mappings(pid, glibc, at) => {
                 let path = if glibc { "/lib/libc.so.6" } else { "/lib/libjemalloc.so.2" }.into();
