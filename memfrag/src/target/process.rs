@@ -30,7 +30,7 @@ pub struct ProcessInfo {
     pub exe: PathBuf,
     /// The command line's words; empty when unknown.
     pub cmdline: Vec<String>,
-    /// What its environment tells allocators, as [`allocator_settings`] finds it; empty also when unknown.
+    /// What its environment tells allocators, in words `NAME=VALUE`; empty also when unknown.
     pub settings: Vec<String>,
 }
 
