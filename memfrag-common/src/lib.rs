@@ -11,6 +11,8 @@
 //! | [`config`] | what the loader tells the BPF programs |
 //! | [`ring`] | the preload library's ring: slots in shared memory, one producer, one consumer |
 //! | [`session`] | the other shared memory of a preload session |
+//! | [`stacks`] | the table of a session's stacks, in shared memory |
+//! | [`unwind`] | walking a thread's stack |
 //! | [`loss`] | what is counted when something is not recorded |
 //! | [`prefetch`] | sending for memory before it is needed |
 
@@ -30,6 +32,12 @@ pub mod ring;
 #[cfg(all(target_has_atomic = "64", not(loom)))]
 #[cfg(not(target_arch = "bpf"))]
 pub mod session;
+#[cfg(target_has_atomic = "64")]
+#[cfg(not(target_arch = "bpf"))]
+pub mod stacks;
+#[cfg(target_has_atomic = "64")]
+#[cfg(not(target_arch = "bpf"))]
+pub mod unwind;
 
 pub use event::{Event, Op};
 pub use function::Function;

@@ -42,6 +42,10 @@ counters! {
     ThreadMapFull, "events lost because too many threads were in flight";
     /// The traced program waited for room in its ring.
     Waited, "times that the program waited for room in its ring";
+    /// The walk of a stack ended before its outermost frame: what lies there cannot be unwound.
+    StackCut, "stacks whose outer frames are not known";
+    /// A stack was not recorded: the table was full, or the thread was not on its own stack.
+    StackLost, "stacks that are not known but for the caller";
 }
 
 /// How many counters there are.

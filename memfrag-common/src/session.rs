@@ -7,6 +7,7 @@
 
 use crate::loss::COUNTERS;
 use crate::ring::{RingHeader, Slot};
+use crate::unwind::walk::Walk;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// First word of a session's and of a process's file.
@@ -25,6 +26,9 @@ pub const DATA: &str = "data";
 /// The session's file in [`DATA`].
 pub const SESSION_FILE: &str = "session";
 
+/// The file of the [table of stacks](crate::stacks) in [`DATA`], where stacks are recorded.
+pub const STACKS_FILE: &str = "stacks";
+
 /// Rings in one file.
 pub const RINGS_PER_CHUNK: u32 = 16;
 
@@ -40,8 +44,11 @@ pub const RINGS_OFFSET: usize = 512 << 10;
 /// Bytes of the text area.
 pub const TEXT_BYTES: usize = RINGS_OFFSET - TEXT_OFFSET;
 
+/// Where in a ring what its thread remembers of its stack begins, which the daemon does not read.
+pub const WALK_OFFSET: usize = 4096;
+
 /// Bytes before a ring's slots.
-pub const RING_HEADER_BYTES: usize = 4096;
+pub const RING_HEADER_BYTES: usize = WALK_OFFSET + size_of::<Walk>().next_multiple_of(4096);
 
 /// How stamps are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +58,28 @@ pub enum Clock {
     Tsc = 1,
     /// `clock_gettime(CLOCK_MONOTONIC)`, nanoseconds.
     Monotonic = 2,
+}
+
+/// What of a call's stack is recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Stacks {
+    /// Nothing, not even who called.
+    None = 1,
+    /// The caller.
+    #[default]
+    Caller = 2,
+    /// All frames, by the chain of frame pointers.
+    FramePointers = 3,
+    /// All frames, by the call frame information of the files that the code is in.
+    Dwarf = 4,
+}
+
+impl Stacks {
+    /// Whether more than the caller is recorded.
+    pub const fn are_full(self) -> bool {
+        matches!(self, Self::FramePointers | Self::Dwarf)
+    }
 }
 
 /// The session's file. Written by the daemon, but for `processes`.
@@ -69,8 +98,8 @@ pub struct SessionHeader {
     pub ring_slots: AtomicU32,
     /// 1 while the daemon reads.
     pub active: AtomicU32,
-    /// Unused.
-    pub reserved: AtomicU32,
+    /// A [`Stacks`].
+    pub stacks: AtomicU32,
     /// `CLOCK_MONOTONIC` nanoseconds at which the daemon last looked at the rings.
     pub heartbeat: AtomicU64,
     /// How many images have made their file: when it moves, the daemon looks for new ones.
@@ -122,7 +151,7 @@ pub struct ProcessHeader {
 }
 
 const _: () = assert!(size_of::<ProcessHeader>() <= TEXT_OFFSET);
-const _: () = assert!(size_of::<RingHeader>() <= RING_HEADER_BYTES);
+const _: () = assert!(size_of::<RingHeader>() <= WALK_OFFSET);
 
 /// Bytes of a ring with so many slots, in whole pages.
 pub const fn ring_bytes(slots: u32) -> usize {

@@ -6,6 +6,7 @@ use memfrag::capture::Sink;
 use memfrag::capture::preload::PreloadSession;
 use memfrag::target::{Mapping, MemorySample, ProcessInfo};
 use memfrag_common::loss::Counter;
+use memfrag_common::session::Stacks;
 use memfrag_common::{Event, Op};
 use std::collections::HashMap;
 use std::os::unix::process::ExitStatusExt;
@@ -125,7 +126,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     let program = arguments.next().context("usage: preload COMMAND ARGUMENT…")?;
     let slots = std::env::var("SLOTS").ok().and_then(|slots| slots.parse().ok());
-    let mut session = PreloadSession::with_ring_slots(slots.unwrap_or(memfrag::capture::preload::RING_SLOTS))?;
+    let mut session = PreloadSession::with(slots.unwrap_or(memfrag::capture::preload::RING_SLOTS), Stacks::Caller)?;
     let mut child = Command::new(&program).args(arguments).envs(session.env()).spawn().context("cannot launch")?;
     let set = |name: &str| std::env::var_os(name).is_some();
     let mut check = Check { null: set("NULL"), verbose: set("VERBOSE"), ..Check::default() };

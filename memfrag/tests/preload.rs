@@ -6,6 +6,7 @@ use memfrag::capture::Sink;
 use memfrag::capture::preload::PreloadSession;
 use memfrag::target::{Mapping, MemorySample, ProcessInfo};
 use memfrag_common::loss::Counter;
+use memfrag_common::session::Stacks;
 use memfrag_common::{Event, Function, Op};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -343,7 +344,7 @@ fn allocations_before_and_after_main_and_in_ending_threads_are_recorded() {
 
 #[test]
 fn a_small_ring_makes_the_program_wait_and_loses_nothing() {
-    let session = PreloadSession::with_ring_slots(64).expect("a session");
+    let session = PreloadSession::with(64, Stacks::Caller).expect("a session");
     let run = run_in(session, Command::new(program("steady", &[])).arg("20000"), &[]);
     assert_eq!((run.status.code(), run.stdout.as_str()), (Some(6), "done\n"));
     run.check();
@@ -355,7 +356,7 @@ fn a_small_ring_makes_the_program_wait_and_loses_nothing() {
 #[test]
 fn a_program_survives_a_daemon_that_reads_no_more() {
     let path = program("steady", &[]);
-    let mut session = PreloadSession::with_ring_slots(64).expect("a session");
+    let mut session = PreloadSession::with(64, Stacks::Caller).expect("a session");
     let mut child =
         Command::new(&path).arg("3000").envs(session.env()).stdout(Stdio::piped()).spawn().expect("cannot launch");
     let mut recorded = Recorded::default();

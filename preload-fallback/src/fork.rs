@@ -13,8 +13,8 @@ use core::sync::atomic::Ordering::Relaxed;
 use memfrag_common::Kind;
 
 entry! {
-    fork => hooked_fork, "rdi";
-    _Fork => hooked_plain_fork, "rdi";
+    fork => hooked_fork, "rdi", "rsi";
+    _Fork => hooked_plain_fork, "rdi", "rsi";
 }
 
 unsafe extern "C" fn hooked_fork(entry: Entry) -> c_int {

@@ -14,19 +14,19 @@ use memfrag_common::loss::Counter;
 use memfrag_common::{Function, Kind};
 
 entry! {
-    malloc => hooked_malloc, "rsi";
-    calloc => hooked_calloc, "rdx";
-    realloc => hooked_realloc, "rdx";
-    reallocarray => hooked_reallocarray, "rcx";
-    memalign => hooked_memalign, "rdx";
-    aligned_alloc => hooked_aligned_alloc, "rdx";
-    posix_memalign => hooked_posix_memalign, "rcx";
-    valloc => hooked_valloc, "rsi";
-    pvalloc => hooked_pvalloc, "rsi";
-    free => hooked_free, "rsi";
-    cfree => hooked_cfree, "rsi";
-    free_sized => hooked_free_sized, "rdx";
-    free_aligned_sized => hooked_free_aligned_sized, "rcx";
+    malloc => hooked_malloc, "rsi", "rdx";
+    calloc => hooked_calloc, "rdx", "rcx";
+    realloc => hooked_realloc, "rdx", "rcx";
+    reallocarray => hooked_reallocarray, "rcx", "r8";
+    memalign => hooked_memalign, "rdx", "rcx";
+    aligned_alloc => hooked_aligned_alloc, "rdx", "rcx";
+    posix_memalign => hooked_posix_memalign, "rcx", "r8";
+    valloc => hooked_valloc, "rsi", "rdx";
+    pvalloc => hooked_pvalloc, "rsi", "rdx";
+    free => hooked_free, "rsi", "rdx";
+    cfree => hooked_cfree, "rsi", "rdx";
+    free_sized => hooked_free_sized, "rdx", "rcx";
+    free_aligned_sized => hooked_free_aligned_sized, "rcx", "r8";
 }
 
 type Malloc = unsafe extern "C" fn(usize) -> *mut c_void;

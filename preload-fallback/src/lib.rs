@@ -16,6 +16,8 @@
 //! | `spawn` | following it through `exec` with an environment that was cleaned |
 //! | `record` | one record into the thread's ring; what to do when that is busy or full |
 //! | `process` | the process's files and the rings of its threads |
+//! | `stacks` | the stack of a call, as far as it is to be recorded |
+//! | `rules` | how to leave the frame of a function, remembered by return address |
 //! | `segment` | the end of the heap segment |
 //! | `text` | what the process says about itself |
 //! | `resolve` | finding the real functions behind this library |
@@ -36,8 +38,10 @@ mod hooks;
 mod process;
 mod record;
 mod resolve;
+mod rules;
 mod segment;
 mod spawn;
+mod stacks;
 mod sys;
 mod text;
 mod x86_64;

@@ -6,7 +6,7 @@
 
 use crate::record::{self, Thread};
 use crate::x86_64;
-use crate::{resolve, segment, sys, text};
+use crate::{resolve, segment, stacks, sys, text};
 use core::ptr;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use memfrag_common::loss::Counter;
 use memfrag_common::ring::{RingHeader, Slot};
 use memfrag_common::session::{
     Clock, DATA, MAGIC, MAX_CHUNKS, Origin, ProcessHeader, RING_HEADER_BYTES, RINGS_PER_CHUNK, SESSION_FILE,
-    SessionHeader, VERSION, chunk_bytes, ring_bytes, rings_offset,
+    STACKS_FILE, SessionHeader, VERSION, WALK_OFFSET, chunk_bytes, ring_bytes, rings_offset,
 };
 
 /// What a forked child must not inherit.
@@ -296,6 +296,16 @@ fn open_session() -> Option<&'static SessionHeader> {
     Some(unsafe { &*session })
 }
 
+/// The session's table of stacks, mapped.
+fn map_stacks() -> Option<*mut u8> {
+    let mut path = Path::new()?;
+    path.push(STACKS_FILE.as_bytes())?;
+    let file = sys::File::open(path.with_zero(), sys::flags::WRITE)?;
+    let mapped = file.map(memfrag_common::stacks::BYTES);
+    file.close();
+    mapped
+}
+
 /// Makes the process's file. Returns the epoch.
 fn begin(thread: &Thread) -> Option<u64> {
     let forked = !CHUNKS[0].load(Relaxed).is_null();
@@ -313,6 +323,7 @@ fn begin(thread: &Thread) -> Option<u64> {
     }
     RING_SLOTS.store(slots, Relaxed);
     CLOCK.store(session.clock.load(Relaxed), Relaxed);
+    stacks::begin(session.stacks.load(Relaxed), map_stacks);
     let alone = x86_64::single_threaded();
     if !alone.is_null() {
         ALONE.store(alone.cast::<AtomicU8>().cast_mut(), Relaxed);
@@ -436,6 +447,8 @@ fn take(thread: &Thread, header: *const RingHeader, slots: *const Slot, pid: u32
     }
     // SAFETY: the ring is mapped, has so many slots, and now is this thread's alone.
     unsafe { thread.ring.attach(header, slots, u64::from(RING_SLOTS.load(Relaxed))) };
+    // SAFETY: a ring has a page-aligned place for this before its slots, all zero at first.
+    unsafe { thread.stack.attach(header.cast::<u8>().wrapping_add(WALK_OFFSET).cast()) };
     thread.ids.set(ids(tid));
     thread.held.set(false);
     thread.impatient.set(false);

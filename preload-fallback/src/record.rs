@@ -1,12 +1,14 @@
 //! One record into the thread's ring; what to do when that is busy or full.
 
 use crate::process::{self, Wait};
+use crate::stacks::{self, Stack};
 use crate::sys;
 use crate::x86_64::{self, THREAD_BYTES};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use memfrag_common::loss::Counter;
 use memfrag_common::ring::{Producer, Refused, Uninterrupted, WORDS};
+use memfrag_common::unwind::Registers;
 use memfrag_common::{Function, Kind};
 
 /// A thread's own state. All zero bytes are a valid value: the thread has no ring yet.
@@ -27,27 +29,40 @@ pub(crate) struct Thread {
     pub(crate) beat: Cell<u64>,
     /// The ring's end of this thread.
     pub(crate) ring: Producer,
+    /// The thread's stack.
+    pub(crate) stack: Stack,
 }
 
 const _: () = assert!(size_of::<Thread>() <= THREAD_BYTES && align_of::<Thread>() <= 64);
 
-/// Where a hook was called from: the stack pointer at its entry, where the return address lies.
+/// Where a hook was called from.
 #[derive(Clone, Copy)]
-#[repr(transparent)]
-pub(crate) struct Entry(pub(crate) *const u64);
+#[repr(C)]
+pub(crate) struct Entry {
+    /// The stack pointer at the entry, where the return address lies.
+    at: *const u64,
+    /// The frame pointer, or whatever the caller keeps in its register.
+    fp: u64,
+}
 
 impl Entry {
     /// The return address.
     #[inline(always)]
     pub(crate) fn site(self) -> u64 {
         // SAFETY: the hook's own return address, which stays where it is until the hook returns.
-        unsafe { *self.0 }
+        unsafe { *self.at }
     }
 
     /// The stack pointer: a multiple of eight.
     #[inline(always)]
     pub(crate) fn frame(self) -> u64 {
-        self.0 as u64
+        self.at as u64
+    }
+
+    /// The caller's registers as they are once the call has returned.
+    #[inline(always)]
+    pub(crate) fn caller(self) -> Registers {
+        Registers { pc: self.site(), sp: self.frame() + 8, fp: self.fp }
     }
 }
 
@@ -71,12 +86,16 @@ const fn tag(kind: Kind, function: u8, align_log2: u8) -> u64 {
 #[inline(always)]
 pub(crate) fn call(call: Call, entry: Entry) {
     let thread = x86_64::thread();
-    let site = entry.site();
     if thread.key.load(Relaxed) != process::state().epoch.load(Relaxed).wrapping_add(1) {
         unattached(thread, call, entry);
         return;
     }
-    let fields = [call.addr, call.size, site, thread.ids.get(), tag(call.kind, call.function as u8, call.align_log2)];
+    let (site, stack) = match call.kind {
+        Kind::Alloc | Kind::ReallocEnd => stacks::of(thread, entry),
+        _ => (stacks::site(entry), 0),
+    };
+    let tag = tag(call.kind, call.function as u8, call.align_log2) | u64::from(stack) << 32;
+    let fields = [call.addr, call.size, site, thread.ids.get(), tag];
     if let Err(refused) = thread.ring.push(entry.frame(), fields, || process::stamp_of(thread)) {
         refused_once(thread, entry.frame(), fields, refused);
     }

@@ -82,6 +82,11 @@ pub(crate) fn map_forgetful_page() -> Option<*mut u8> {
     Some(at)
 }
 
+/// Memory of this process's own, all zero.
+pub(crate) fn map_private(bytes: usize) -> Option<*mut u8> {
+    map(bytes, 0x22, usize::MAX)
+}
+
 /// Takes a mapping away.
 ///
 /// # Safety

@@ -72,6 +72,15 @@ pub(crate) fn loose_ticks() -> u64 {
     high << 32 | low
 }
 
+/// The thread pointer. Threads' libraries put what it points to at the upper end of the thread's stack; that of the main
+/// thread lies elsewhere.
+pub(crate) fn thread_pointer() -> u64 {
+    let at: u64;
+    // SAFETY: reads the thread pointer's own word, which holds itself.
+    unsafe { asm!("mov {at}, qword ptr fs:[0]", at = out(reg) at, options(pure, readonly, nostack)) };
+    at
+}
+
 /// glibc's word that the process has one thread only, null where the C library gives none.
 pub(crate) fn single_threaded() -> *const u8 {
     let at: *const u8;
@@ -109,14 +118,20 @@ pub(crate) fn own_dynamic() -> *const u8 {
 }
 
 /// Defines the symbol `$name` as an entry that hands its function one more argument, in the register `$register`:
-/// the stack pointer at the entry, where the return address lies. The function then returns straight to the caller.
+/// the stack pointer at the entry, where the return address lies; and, where `$fp` names the register behind, the frame
+/// pointer. The function then returns straight to the caller.
 macro_rules! entry {
-    ($($name:ident => $function:path, $register:literal;)*) => {
+    ($($name:ident => $function:path, $register:literal $(, $fp:literal)?;)*) => {
         $(#[cfg(not(test))]
         #[unsafe(naked)]
         #[unsafe(no_mangle)]
         unsafe extern "C" fn $name() {
-            core::arch::naked_asm!(concat!("mov ", $register, ", rsp"), "jmp {function}", function = sym $function)
+            core::arch::naked_asm!(
+                concat!("mov ", $register, ", rsp"),
+                $(concat!("mov ", $fp, ", rbp"),)?
+                "jmp {function}",
+                function = sym $function
+            )
         })*
     };
 }

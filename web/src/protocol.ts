@@ -259,6 +259,8 @@ export interface Block {
     age_ns: number | null;
     thread: number | null;
     older: boolean;
+    /** The call's frames, the site first; absent where only callers were recorded, and of neighbours. */
+    frames?: Site[];
     site: string;
     module: string | null;
     offset: number | string | null;

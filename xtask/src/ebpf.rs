@@ -21,6 +21,10 @@ const LEFT_OUT: &[&str] = &[
     "memfrag-common/src/ring",
     "memfrag-common/src/session.rs",
     "memfrag-common/src/prefetch.rs",
+    "memfrag-common/src/stacks.rs",
+    "memfrag-common/src/stacks",
+    "memfrag-common/src/unwind.rs",
+    "memfrag-common/src/unwind",
 ];
 /// Debian's packages with which the object is built.
 const HOW_TO_INSTALL: &str = "cargo xtask setup";

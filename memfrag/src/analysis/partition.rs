@@ -18,6 +18,8 @@ pub enum By {
     Age,
     /// The file from which the allocator was called.
     Module,
+    /// The whole stack of the call, where it was recorded.
+    Stack,
 }
 
 /// An owner of blocks.
@@ -33,6 +35,8 @@ pub enum Key {
     Age(usize),
     /// A file; `None` for call sites that lie in no known mapping.
     Module(Option<String>),
+    /// A call site's return address and the number of the recorded stack, 0 for none.
+    Stack(u64, u32),
 }
 
 /// Where one age class ends and the next begins, in nanoseconds.
@@ -69,6 +73,9 @@ impl Partition {
                     Key::Module(modules.entry(site).or_insert_with(|| facts.module(site)).clone())
                 })
             }
+            By::Stack => Self::by_origin(blocks, |id| {
+                facts.origin(id).map_or(Key::Stack(0, 0), |origin| Key::Stack(origin.site, origin.stack))
+            }),
             By::Thread => Self::by(blocks, |block| block.thread, Key::Thread),
             By::Size => {
                 Self::by(blocks, |block| block.size.max(16).checked_next_power_of_two().unwrap_or(u64::MAX), Key::Size)

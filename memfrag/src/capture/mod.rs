@@ -12,6 +12,7 @@ use crate::target::{Mapping, MemorySample, ProcessInfo, Residency};
 use anyhow::Result;
 use memfrag_common::Event;
 use memfrag_common::loss::COUNTERS;
+use memfrag_common::stacks::Frame;
 use std::time::Duration;
 
 /// Where a backend puts what it learns. Events arrive in causal order within a process: a block's free before the
@@ -23,6 +24,8 @@ pub trait Sink {
     fn process(&mut self, process: &ProcessInfo);
     /// The mappings of a process, complete as of `time` (nanoseconds since the trace began).
     fn mappings(&mut self, time: u64, pid: u32, mappings: &[Mapping]);
+    /// Stacks that the next events name, as far as they were not told before: frames, each after the one that called it.
+    fn stacks(&mut self, _frames: &[Frame]) {}
     /// A reading of a process's memory.
     fn memory(&mut self, sample: &MemorySample);
     /// Which pages of a process were in memory.

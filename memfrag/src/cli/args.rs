@@ -3,6 +3,7 @@
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use memfrag::analysis::By;
 use memfrag::server::listen::Wanted;
+use memfrag_common::session::Stacks;
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -65,6 +66,30 @@ pub(super) enum BackendChoice {
     Preload,
 }
 
+/// What is recorded of the stacks of calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum StacksChoice {
+    /// Nothing, not even the caller.
+    None,
+    /// The caller of the allocator.
+    Caller,
+    /// All frames, by frame pointers: for programs that were built with them. Needs the preload backend.
+    Fp,
+    /// All frames, by the call frame information that programs have with them. Needs the preload backend.
+    Dwarf,
+}
+
+impl From<StacksChoice> for Stacks {
+    fn from(choice: StacksChoice) -> Self {
+        match choice {
+            StacksChoice::None => Self::None,
+            StacksChoice::Caller => Self::Caller,
+            StacksChoice::Fp => Self::FramePointers,
+            StacksChoice::Dwarf => Self::Dwarf,
+        }
+    }
+}
+
 /// Whether checkpoints are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum CheckpointsChoice {
@@ -108,6 +133,9 @@ pub(super) struct TraceArgs {
     /// How events are captured.
     #[arg(long, value_enum, default_value = "auto")]
     pub(super) backend: BackendChoice,
+    /// What is recorded of the stack of each call that allocates.
+    #[arg(long, value_enum, value_name = "WHICH", default_value = "caller")]
+    pub(super) stacks: StacksChoice,
     /// The recording [default: memfrag.NAME.PID.mfrag].
     #[arg(short, long, value_name = "FILE", conflicts_with = "no_record")]
     pub(super) output: Option<PathBuf>,
@@ -289,6 +317,8 @@ pub(super) enum ByChoice {
     Age,
     /// The file that called the allocator.
     Module,
+    /// The whole stack of the call, where the trace recorded it (--stacks).
+    Stack,
 }
 
 impl From<ByChoice> for By {
@@ -299,6 +329,7 @@ impl From<ByChoice> for By {
             ByChoice::Size => Self::Size,
             ByChoice::Age => Self::Age,
             ByChoice::Module => Self::Module,
+            ByChoice::Stack => Self::Stack,
         }
     }
 }

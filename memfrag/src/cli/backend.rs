@@ -1,11 +1,11 @@
 //! Which backend captures, and the trace begun with it.
 
-use super::args::{BackendChoice, BodyChoice, PlacementChoice, TraceArgs};
+use super::args::{BackendChoice, BodyChoice, PlacementChoice, StacksChoice, TraceArgs};
 use super::{Exit, FAILED, NOT_EXECUTABLE, NOT_FOUND};
 use anyhow::{Context, Result, anyhow, bail};
 use memfrag::capture::ebpf::{Body, EbpfCapture, Options, Placing};
 use memfrag::capture::launch::{Child, Held};
-use memfrag::capture::preload::PreloadSession;
+use memfrag::capture::preload::{PreloadSession, RING_SLOTS};
 use memfrag::capture::{Capture, Sink};
 use memfrag::target::allocator::Facts;
 use memfrag::target::command::{self, CommandError};
@@ -13,6 +13,7 @@ use memfrag::target::elf::Image;
 use memfrag::target::file::MappedFile;
 use memfrag::target::process;
 use memfrag_common::config::Scope;
+use memfrag_common::session::Stacks;
 use std::ffi::OsString;
 use std::io::{ErrorKind, IsTerminal as _};
 use std::path::{Path, PathBuf};
@@ -68,9 +69,17 @@ pub(super) fn start(args: &TraceArgs, sink: &mut dyn Sink) -> Result<Started> {
     for &pid in &args.pid {
         process::check(pid)?;
     }
+    let stacks = Stacks::from(args.stacks);
+    if stacks.are_full() {
+        check_stacks(args, program.is_some())?;
+    }
     let allowed = may_use_ebpf();
     let mut notes = Vec::new();
     let backend = match (args.backend, &allowed, &program) {
+        (BackendChoice::Auto, _, Some(_)) if stacks.are_full() => {
+            notes.push("backend preload: only the library records whole stacks".to_owned());
+            Backend::Preload
+        }
         (BackendChoice::Ebpf, Err(reason), _) => {
             let other = if program.is_some() { "; or use --backend preload, which needs no rights" } else { "" };
             bail!("cannot use eBPF: {reason:#}{other}")
@@ -94,6 +103,30 @@ pub(super) fn start(args: &TraceArgs, sink: &mut dyn Sink) -> Result<Started> {
     notes.append(&mut started.notes);
     started.notes = notes;
     Ok(started)
+}
+
+/// Whether whole stacks can be recorded, which takes the library.
+fn check_stacks(args: &TraceArgs, is_command: bool) -> Result<()> {
+    let choice = match args.stacks {
+        StacksChoice::Fp => "fp",
+        _ => "dwarf",
+    };
+    if args.backend == BackendChoice::Ebpf {
+        bail!(
+            "--stacks {choice} does not go with --backend ebpf, whose probes record the caller alone; use --backend \
+             preload, which takes a command (-- CMD)"
+        );
+    }
+    if !is_command {
+        bail!(
+            "--stacks {choice} takes the library of --backend preload, which a running process cannot be given: trace \
+             a command (-- CMD), or leave it at --stacks caller"
+        );
+    }
+    if !cfg!(target_arch = "x86_64") {
+        bail!("stacks are walked on x86-64 processors only; leave it at --stacks caller");
+    }
+    Ok(())
 }
 
 fn find(name: &OsString) -> Result<PathBuf> {
@@ -122,6 +155,7 @@ fn ebpf(args: &TraceArgs, program: Option<PathBuf>, sink: &mut dyn Sink) -> Resu
             BodyChoice::Full => Body::Full,
             BodyChoice::Empty => Body::Empty,
         },
+        callers: args.stacks != StacksChoice::None,
     };
     let mut capture = EbpfCapture::new(options)?;
     let mut notes = Vec::new();
@@ -220,7 +254,8 @@ fn preload(args: &TraceArgs, program: Option<&Path>) -> Result<Started> {
     {
         notes.push(format!("{} is not traceable: {why}; the processes that it makes are traced", runs.display()));
     }
-    let session = PreloadSession::create().context("making the shared memory for the command")?;
+    let session =
+        PreloadSession::with(RING_SLOTS, args.stacks.into()).context("making the shared memory for the command")?;
     let held = Held::new(&args.command, &session.env()).context("making a process for the command")?;
     let target = memfrag::capture::launch::display(&args.command);
     Ok(Started { backend: Backend::Preload, capture: Box::new(session), held: Some(held), target, notes })

@@ -75,6 +75,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<u8> {
         ebpf::known_allocators().iter().filter_map(|path| probes::plan(path).ok()).map(library).collect();
     // The one that most programs use comes first.
     libraries.sort_by_key(|library| (library.allocator != "glibc", library.path.clone()));
+    findings.push(stacks(&libraries));
     let diagnosis = Diagnosis {
         format: "memfrag-doctor",
         version: 1,
@@ -159,6 +160,29 @@ fn shared_memory() -> Finding {
             format!("/dev/shm: {error}"),
             "preload uses XDG_RUNTIME_DIR or the temporary folder instead",
         ),
+    }
+}
+
+/// The first glibc in which a thread can find a file's call frame information without a lock.
+const FINDS_OBJECTS: (u32, u32) = (2, 35);
+
+fn stacks(libraries: &[Library]) -> Finding {
+    const ELSE: &str = "--stacks caller works everywhere, --stacks fp for programs that keep frame pointers";
+    if !cfg!(target_arch = "x86_64") {
+        return bad("stacks", "whole ones are walked on x86-64 processors only", "--stacks caller works everywhere");
+    }
+    let glibc = libraries.iter().find(|library| library.allocator == "glibc");
+    let Some(version) = glibc.and_then(|library| library.version.as_deref()) else {
+        return bad("stacks", "no glibc of a known version, which --stacks dwarf needs", ELSE);
+    };
+    let (major, minor) = version.split_once('.').unwrap_or((version, ""));
+    let number = |text: &str| text.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok());
+    match number(major).zip(number(minor)) {
+        Some(version) if version >= FINDS_OBJECTS => good(
+            "stacks",
+            "whole ones of a launched command: --stacks dwarf, or --stacks fp where frame pointers are kept",
+        ),
+        _ => bad("stacks", format!("--stacks dwarf needs glibc 2.35, here is {version}"), ELSE),
     }
 }
 

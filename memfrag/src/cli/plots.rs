@@ -5,8 +5,7 @@ use super::report::{about, complete, nanoseconds, reading_bar};
 use anyhow::{Context as _, Result};
 use memfrag::recording::{Item, Reader};
 use memfrag::report::plots::{Drawn, Looks, draw, html};
-use memfrag::report::{ReportBuilder, units};
-use memfrag::symbolize::Symbols;
+use memfrag::report::{Names, ReportBuilder, units};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -20,7 +19,7 @@ pub(super) fn write(args: &ReportArgs) -> Result<String> {
     let meta = about(&reader, &args.file, until);
     let end = meta.duration_ns.min(reader.last_time());
     let mut builder = ReportBuilder::new(until);
-    builder.name_by(Arc::new(Symbols::new(reader.header().started_unix_ns)));
+    builder.name_by(Arc::new(Names::of(&reader)));
     builder.count_lifetimes();
     let mut looks = Looks::new(end);
     let bar = reading_bar(reader.events());

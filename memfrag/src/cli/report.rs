@@ -4,8 +4,7 @@ use super::args::ReportArgs;
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use memfrag::recording::{Item, Mark, Reader};
-use memfrag::report::{RecordingMeta, Report, ReportBuilder, Style, checkpoint, json, text};
-use memfrag::symbolize::Symbols;
+use memfrag::report::{Names, RecordingMeta, Report, ReportBuilder, Style, checkpoint, json, text};
 use memfrag::target::allocator::Facts;
 use memfrag::target::file::MappedFile;
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
@@ -97,7 +96,7 @@ pub(super) fn read(file: &Path, at: Option<Duration>) -> Result<(ReportBuilder, 
     let (mark, mut builder) =
         found.map_or_else(|| (None, ReportBuilder::new(until)), |(mark, state)| (Some(mark), state));
     builder.keep_until(until);
-    builder.name_by(Arc::new(Symbols::new(reader.header().started_unix_ns)));
+    builder.name_by(Arc::new(Names::of(&reader)));
     let bar = reading_bar(reader.events());
     let mut read = mark.as_ref().map_or(0, Mark::event);
     let mut items = match &mark {

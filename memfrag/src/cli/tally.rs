@@ -7,6 +7,7 @@ use memfrag::capture::{Counters, Sink};
 use memfrag::glibc::Layout;
 use memfrag::recording::{Status, Summary, Writer};
 use memfrag::target::{Mapping, MemorySample, ProcessInfo, Residency};
+use memfrag_common::stacks::Frame;
 use memfrag_common::{Event, Op};
 use std::collections::BTreeSet;
 
@@ -82,6 +83,12 @@ impl Sink for Tally {
         match &mut self.writer {
             Some(writer) => writer.mappings(time, pid, mappings),
             None => self.early.push(Early::Mappings(time, pid, mappings.to_vec())),
+        }
+    }
+
+    fn stacks(&mut self, frames: &[Frame]) {
+        if let Some(writer) = &mut self.writer {
+            writer.stacks(frames);
         }
     }
 

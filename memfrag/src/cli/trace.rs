@@ -261,7 +261,7 @@ fn summarize(
             processes => format!("{processes} processes"),
         }
     ));
-    for counter in [Counter::Dropped, Counter::ThreadMapFull, Counter::Waited] {
+    for counter in [Counter::Dropped, Counter::ThreadMapFull, Counter::Waited, Counter::StackCut, Counter::StackLost] {
         let total = total(counters, counter);
         if total > 0 {
             say(&format!("{} {}", units::count(total), counter.describe()));

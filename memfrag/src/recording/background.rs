@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(super) enum Job {
     /// A chunk of events.
     Events(Box<Sealed>),
-    /// A chunk of notes: its header, not yet complete, and the notes.
+    /// A chunk of notes or of stacks: its header, not yet complete, and what is in it.
     Notes(ChunkHeader, Vec<u8>),
     /// A part of a checkpoint.
     Checkpoint(Box<Part>),

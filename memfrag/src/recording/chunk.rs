@@ -29,8 +29,7 @@ pub(super) mod kind {
     pub(crate) const INDEX: u8 = 3;
     /// The state of the heaps at a place.
     pub(crate) const CHECKPOINT: u8 = 4;
-    /// Reserved: recorded stacks by number.
-    #[allow(dead_code, reason = "the number is taken; version 1 writes none")]
+    /// Recorded stacks by number.
     pub(crate) const STACKS: u8 = 5;
 }
 

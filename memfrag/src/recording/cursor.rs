@@ -6,6 +6,7 @@ use super::decode::Decoder;
 use super::items::Item;
 use super::notes::{self, End, Note, Outline, Placed};
 use super::reader::{Damage, Reader};
+use super::stacks;
 use memfrag_common::Event;
 use std::collections::VecDeque;
 use std::ops::{Range, RangeInclusive};
@@ -353,6 +354,8 @@ impl Cursor {
                     self.first = self.expected;
                 }
             }
+            // Whoever wants stacks looks for them; here it only matters whether they are whole.
+            kind::STACKS if !outside && self.check_stacks(reader, position).is_none() => self.damaged(header.length()),
             kind::NOTES if !outside && self.decode_notes(reader, position).is_none() => self.damaged(header.length()),
             _ => {}
         }
@@ -367,6 +370,13 @@ impl Cursor {
         let header = reader.chunk(position, &mut self.bytes)?;
         let payload = &self.bytes[HEADER + header.meta_length as usize..];
         self.tools.as_mut()?.0.decode(&header, payload, &mut self.events)?;
+        self.chunks_read += 1;
+        Some(())
+    }
+
+    fn check_stacks(&mut self, reader: &Reader, position: usize) -> Option<()> {
+        let (bytes, unpacked) = (&mut self.bytes, &mut self.unpacked);
+        stacks::chunk(reader, position, &mut self.tools.as_mut()?.1, bytes, unpacked, &mut Vec::new())?;
         self.chunks_read += 1;
         Some(())
     }

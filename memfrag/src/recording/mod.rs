@@ -27,6 +27,7 @@ mod pick;
 mod reader;
 mod saved;
 mod scan;
+mod stacks;
 mod store;
 mod tables;
 mod times;
@@ -43,6 +44,7 @@ pub use notes::End;
 pub use pick::Picker;
 pub use reader::{Damage, EventsChunk, Reader, Verification};
 pub(crate) use saved::{Count, Saved, load_counters, load_mappings, save_counters, save_mappings, saved};
+pub use stacks::Stacks;
 pub(crate) use varint::{Input, put};
 pub use writer::{Status, Summary, Writer};
 

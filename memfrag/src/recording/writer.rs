@@ -8,11 +8,13 @@ use super::encode::Encoder;
 use super::error::RecordingError;
 use super::header::Header;
 use super::notes::{self, End};
+use super::stacks::Waiting;
 use super::store::Store;
 use crate::capture::{Counters, Sink};
 use crate::glibc::Layout;
 use crate::target::{Mapping, MemorySample, ProcessInfo, Residency};
 use memfrag_common::Event;
+use memfrag_common::stacks::Frame;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -69,6 +71,7 @@ pub struct Writer {
     encoder: Encoder,
     /// Events given.
     given: u64,
+    stacks: Waiting,
     notes: Vec<u8>,
     note_count: u32,
     note_times: (u64, u64),
@@ -130,6 +133,7 @@ impl Writer {
         Ok(Self {
             encoder: Encoder::new(),
             given: 0,
+            stacks: Waiting::default(),
             notes: Vec::new(),
             note_count: 0,
             note_times: (u64::MAX, 0),
@@ -187,6 +191,7 @@ impl Writer {
     /// Has everything written that was given so far, without waiting for it.
     pub fn flush(&mut self) {
         self.waiting_since = None;
+        self.flush_stacks();
         self.flush_notes();
         if self.encoder.len() > 0 {
             let first = self.given - self.encoder.len() as u64;
@@ -247,6 +252,13 @@ impl Writer {
         if !sent {
             self.shared.add_not_recorded(events);
             self.shared.fail("the thread that writes the recording has failed".into());
+        }
+    }
+
+    /// Stacks stand before the events that use them.
+    fn flush_stacks(&mut self) {
+        if let Some((header, frames)) = self.stacks.take(self.given - self.encoder.len() as u64) {
+            self.send(Job::Notes(header, frames));
         }
     }
 
@@ -323,6 +335,17 @@ impl Sink for Writer {
 
     fn residency(&mut self, residency: &Residency) {
         self.note(residency.time, |notes, before| notes::put_residency(notes, before, residency));
+    }
+
+    fn stacks(&mut self, frames: &[Frame]) {
+        if self.shared.has_failed() {
+            return;
+        }
+        for frame in frames {
+            if self.stacks.push(*frame) {
+                self.flush_stacks();
+            }
+        }
     }
 
     fn layout(&mut self, time: u64, pid: u32, layout: &Layout) {

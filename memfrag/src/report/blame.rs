@@ -1,8 +1,9 @@
 //! Whose blocks keep free memory, as a document of its own and as a part of the report.
 
 use super::ledger::source_name;
+use super::model::Frame;
 use super::moment::Moment;
-use super::sites::{CallSite, Sites};
+use super::sites::{self, CallSite, Sites};
 use crate::analysis::blame::{self, Owner, Share};
 use crate::analysis::census::Source;
 use crate::analysis::partition::{AGES, Facts};
@@ -34,7 +35,7 @@ pub struct Document {
 /// The blame of one process's heap.
 #[derive(Clone, Debug, Serialize)]
 pub struct Blame {
-    /// By what blocks are told apart: `site`, `thread`, `size`, `age`, `module`.
+    /// By what blocks are told apart: `site`, `thread`, `size`, `age`, `module`, `stack`.
     pub by: &'static str,
     /// When the pages were looked at.
     pub at_ns: u64,
@@ -91,6 +92,12 @@ pub struct Blamed {
     pub module: Option<String>,
     /// Its offset in that file.
     pub offset: Option<u64>,
+    /// By stacks: the number of the stack, 0 where only the caller was recorded.
+    #[serde(skip)]
+    pub stack: u32,
+    /// By stacks: the frames, the call site first; absent where only the caller was recorded.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub frames: Vec<Frame>,
     /// Bytes that it holds.
     pub live_bytes: u64,
     /// Blocks that it holds.
@@ -170,6 +177,8 @@ impl Blamed {
             address: (place.address != 0).then_some(place.address),
             module: place.module,
             offset: place.offset,
+            stack: if let Owner::Key(Key::Stack(_, number)) = share.owner { number } else { 0 },
+            frames: name.frames,
             live_bytes: share.live.bytes,
             live_blocks: share.live.blocks,
             stranded_bytes: share.stranded_bytes,
@@ -186,11 +195,13 @@ struct Name {
     kind: &'static str,
     /// Of a call site, or of a file.
     place: Option<CallSite>,
+    /// Of a stack.
+    frames: Vec<Frame>,
 }
 
 impl Name {
     fn of(owner: &Owner, sites: &Sites<'_>) -> Self {
-        let named = |text: &str, kind| Self { text: text.to_owned(), kind, place: None };
+        let named = |text: &str, kind| Self { text: text.to_owned(), kind, place: None, frames: Vec::new() };
         let key = match owner {
             Owner::Allocator => return named("(the allocator's own data)", "allocator"),
             Owner::Cached => return named("(freed blocks in threads' caches)", "cached"),
@@ -200,7 +211,11 @@ impl Name {
         match key {
             Key::Site(address) => {
                 let place = sites.find(*address);
-                Self { text: place.site.clone(), kind: "program", place: Some(place) }
+                Self { text: place.site.clone(), kind: "program", place: Some(place), frames: Vec::new() }
+            }
+            Key::Stack(address, number) => {
+                let frames = sites::frames(sites, *number).map(|(frames, _)| frames).unwrap_or_default();
+                Self { frames, ..Self::of(&Owner::Key(Key::Site(*address)), sites) }
             }
             Key::Thread(tid) => named(&format!("thread {tid}"), "program"),
             Key::Size(most) if *most <= 16 => named("up to 16 B", "program"),
@@ -236,6 +251,7 @@ const fn name_of(by: By) -> &'static str {
         By::Size => "size",
         By::Age => "age",
         By::Module => "module",
+        By::Stack => "stack",
     }
 }
 

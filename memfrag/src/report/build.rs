@@ -4,6 +4,7 @@ use super::model::{
     Allocator, Amount, End, Events, Exit, Function, Mapped, Metrics, Peak, Process, Recording, Report, Timeline, Totals,
 };
 use super::moment::{Looks, Moment};
+use super::names::Names;
 use super::sites::{self, Seen, Sites};
 use super::{allocator, blame, ledger};
 use crate::analysis::{By, metrics};
@@ -11,7 +12,6 @@ use crate::capture::{Counters, Sink};
 use crate::glibc::Layout;
 use crate::heap::{self, Footprint, Heap, Heaps, Point};
 use crate::recording::Item;
-use crate::symbolize::Symbols;
 use crate::target::{Mapping, MemorySample, ProcessInfo, Residency};
 use memfrag_common::loss::{COUNTERS, Counter};
 use memfrag_common::{Event, Op};
@@ -60,7 +60,7 @@ pub struct ReportBuilder {
     /// Live bytes when a process's memory was last read, by index of the process.
     live_at_reading: HashMap<usize, u64>,
     looks: Looks,
-    symbols: Option<Arc<Symbols>>,
+    names: Option<Arc<Names>>,
     counters: BTreeMap<Option<u32>, Counters>,
     missing: u64,
 }
@@ -158,9 +158,9 @@ impl ReportBuilder {
         self.until = until;
     }
 
-    /// Names call sites by these from now on. Without, a site is a place in a file.
-    pub fn name_by(&mut self, symbols: Arc<Symbols>) {
-        self.symbols = Some(symbols);
+    /// Names call sites by these from now on, and knows their stacks. Without, a site is a place in a file.
+    pub fn name_by(&mut self, names: Arc<Names>) {
+        self.names = Some(names);
     }
 
     /// Keeps account of what happens on the pages of a process's heap: see [`Heaps::watch`].
@@ -185,7 +185,7 @@ impl ReportBuilder {
             mappings: self.mappings.clone(),
             live_at_reading: self.live_at_reading.clone(),
             looks: self.looks.clone(),
-            symbols: self.symbols.clone(),
+            names: self.names.clone(),
             counters: self.counters.clone(),
             missing: self.missing,
         }
@@ -455,7 +455,7 @@ impl ReportBuilder {
     }
 
     fn sites_of(&self, at: usize) -> Sites<'_> {
-        Sites::new(self.snapshots(at), self.symbols.as_deref())
+        Sites::new(self.snapshots(at), self.names.as_deref())
     }
 
     /// Whether a process, or the one that its program and blocks are from, ran before the trace began.

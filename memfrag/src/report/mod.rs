@@ -17,6 +17,7 @@
 //! | [`policies`] | what allocation policies make of a heap's events |
 //! | [`heap`], [`trim`] | a heap walked from outside, and what trimming would return of it |
 //! | [`replay`] | the same calls under other allocators, beside the recorded program |
+//! | `names` | the names of functions, and the frames above call sites |
 //! | [`json`] | for programs |
 //! | [`checkpoint`] | states of a recording: made while it is written, gone on from when it is read |
 
@@ -31,6 +32,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod model;
 mod moment;
+mod names;
 mod page;
 pub mod plots;
 pub mod policies;
@@ -42,4 +44,5 @@ pub mod units;
 
 pub use build::{RecordingMeta, ReportBuilder};
 pub use model::Report;
+pub use names::Names;
 pub use page::Style;

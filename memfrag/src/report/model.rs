@@ -5,6 +5,7 @@
 pub use super::blame::Blame;
 pub use super::ledger::Ledger;
 pub use super::metrics::Metrics;
+use super::sites::CallSite;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -251,6 +252,50 @@ pub struct Site {
     pub live_blocks: u64,
     /// Blocks that it allocated, reallocations included.
     pub allocations: u64,
+    /// The stacks with which it was called that hold most; absent where only callers were recorded.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stacks: Vec<Stack>,
+}
+
+/// A stack with which a call site was called.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Stack {
+    /// Bytes that it holds at the end.
+    pub live_bytes: u64,
+    /// Blocks that it holds at the end.
+    pub live_blocks: u64,
+    /// Blocks that it allocated, reallocations included.
+    pub allocations: u64,
+    /// Whether the last frame is the outermost one.
+    pub complete: bool,
+    /// Its frames, the call site first.
+    pub frames: Vec<Frame>,
+}
+
+/// A frame of a stack.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Frame {
+    /// Its name, as that of a [`Site`].
+    pub site: String,
+    /// The function, where it is known.
+    pub function: Option<String>,
+    /// The function's source file.
+    pub file: Option<String>,
+    /// The line in it.
+    pub line: Option<u32>,
+    /// Return address of the call that it is in.
+    pub address: u64,
+    /// The file that holds it; null when it lies in no known mapping.
+    pub module: Option<String>,
+    /// Its offset in that file.
+    pub offset: Option<u64>,
+}
+
+impl From<CallSite> for Frame {
+    fn from(found: CallSite) -> Self {
+        let CallSite { site, address, module, offset, function, file, line } = found;
+        Self { site, function, file, line, address, module, offset }
+    }
 }
 
 /// What mapping calls add up to.

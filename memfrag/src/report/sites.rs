@@ -1,7 +1,9 @@
 //! Call sites: the functions and the places in files that they are, and what they hold.
 
-use super::model::Site;
+use super::model::{Frame, Site, Stack};
+use super::names::Names;
 use crate::heap::Heap;
+use crate::recording::Stacks;
 use crate::symbolize::{self, Symbols};
 use crate::target::Mapping;
 use std::cmp::Reverse;
@@ -40,11 +42,22 @@ pub struct Sites<'a> {
     /// The mappings that the process has had, oldest first: a library may be gone by now.
     snapshots: &'a [Seen],
     symbols: Option<&'a Symbols>,
+    stacks: Option<&'a Stacks>,
 }
 
 impl<'a> Sites<'a> {
-    pub(super) const fn new(snapshots: &'a [Seen], symbols: Option<&'a Symbols>) -> Self {
-        Self { snapshots, symbols }
+    pub(super) fn new(snapshots: &'a [Seen], names: Option<&'a Names>) -> Self {
+        Self { snapshots, symbols: names.map(|names| &names.symbols), stacks: names.map(|names| &names.stacks) }
+    }
+
+    #[cfg(test)]
+    const fn with(snapshots: &'a [Seen], symbols: Option<&'a Symbols>) -> Self {
+        Self { snapshots, symbols, stacks: None }
+    }
+
+    /// The return addresses of a recorded stack, the innermost first, and whether they are all.
+    pub fn stack(&self, number: u32) -> (Vec<u64>, bool) {
+        self.stacks.map_or_else(|| (Vec::new(), false), |stacks| stacks.get(number))
     }
 
     /// What is known of a call that returns to `address`.
@@ -80,6 +93,49 @@ impl<'a> Sites<'a> {
     }
 }
 
+/// A recorded stack, with the names of its frames; `None` when it tells no more than the call site.
+pub(super) fn frames(places: &Sites<'_>, number: u32) -> Option<(Vec<Frame>, bool)> {
+    let (addresses, complete) = places.stack(number);
+    let frames: Vec<Frame> = addresses.into_iter().map(|address| Frame::from(places.find(address))).collect();
+    (!frames.is_empty()).then_some((frames, complete))
+}
+
+/// The stacks of each of these sites that hold most, with what they hold.
+fn stacks(sites: &mut [Site], by_origin: &[Held], places: &Sites<'_>) {
+    let mut held: HashMap<u64, HashMap<u32, Held>> = sites.iter().map(|site| (site.address, HashMap::new())).collect();
+    for origin in by_origin.iter().filter(|origin| origin.stack != 0) {
+        if let Some(stacks) = held.get_mut(&origin.site) {
+            let sum = stacks.entry(origin.stack).or_insert(Held { blocks: 0, bytes: 0, allocations: 0, ..*origin });
+            sum.blocks += origin.blocks;
+            sum.bytes = sum.bytes.wrapping_add(origin.bytes);
+            sum.allocations += origin.allocations;
+        }
+    }
+    for site in sites {
+        let mut stacks: Vec<Held> = held.remove(&site.address).unwrap_or_default().into_values().collect();
+        stacks.sort_by_key(|held| (Reverse((held.bytes, held.blocks, held.allocations)), held.stack));
+        let known = stacks.iter().filter_map(|held| {
+            let (frames, complete) = frames(places, held.stack)?;
+            let (live_bytes, live_blocks, allocations) = (held.bytes, held.blocks, held.allocations);
+            Some(Stack { live_bytes, live_blocks, allocations, complete, frames })
+        });
+        site.stacks = known.take(STACKS).collect();
+    }
+}
+
+/// Stacks of a call site.
+const STACKS: usize = 3;
+
+/// What one origin holds.
+#[derive(Clone, Copy, Default)]
+struct Held {
+    site: u64,
+    stack: u32,
+    blocks: u64,
+    bytes: u64,
+    allocations: u64,
+}
+
 /// The sites that hold most, at most `count`; those that hold nothing follow by how much they allocate.
 pub(super) fn top(heap: &Heap, places: &Sites<'_>, count: usize) -> Vec<Site> {
     let mut sites: HashMap<u64, Site> = HashMap::new();
@@ -88,18 +144,19 @@ pub(super) fn top(heap: &Heap, places: &Sites<'_>, count: usize) -> Vec<Site> {
     for (_, origin, totals) in heap.origins() {
         let site = sites.entry(origin.site).or_insert_with(|| Site { address: origin.site, ..Site::default() });
         site.allocations += totals.allocations;
-        by_origin.push((origin.site, 0_u64, 0_u64));
+        let (site, stack, allocations) = (origin.site, origin.stack, totals.allocations);
+        by_origin.push(Held { site, stack, allocations, ..Held::default() });
     }
     for block in heap.blocks().iter() {
-        if let Some((_, blocks, bytes)) = by_origin.get_mut(block.origin.index()) {
-            *blocks += 1;
-            *bytes = bytes.wrapping_add(block.size);
+        if let Some(held) = by_origin.get_mut(block.origin.index()) {
+            held.blocks += 1;
+            held.bytes = held.bytes.wrapping_add(block.size);
         }
     }
-    for (address, blocks, bytes) in by_origin {
-        if let Some(site) = sites.get_mut(&address) {
-            site.live_blocks += blocks;
-            site.live_bytes = site.live_bytes.wrapping_add(bytes);
+    for held in &by_origin {
+        if let Some(site) = sites.get_mut(&held.site) {
+            site.live_blocks += held.blocks;
+            site.live_bytes = site.live_bytes.wrapping_add(held.bytes);
         }
     }
     let mut sites: Vec<Site> = sites.into_values().filter(|site| site.live_blocks + site.allocations > 0).collect();
@@ -109,6 +166,7 @@ pub(super) fn top(heap: &Heap, places: &Sites<'_>, count: usize) -> Vec<Site> {
         let CallSite { site: text, address: _, module, offset, function, file, line } = places.find(site.address);
         *site = Site { site: text, module, offset, function, file, line, ..std::mem::take(site) };
     }
+    stacks(&mut sites, &by_origin, places);
     sites
 }
 
@@ -124,7 +182,7 @@ mod tests {
     fn the_newest_mapping_of_an_address_counts() {
         let snapshots = [vec![mapping(0x1000, "/old"), mapping(0x9000, "/gone")], vec![mapping(0x1000, "/new")]]
             .map(|files| Seen { time: 0, files });
-        let sites = Sites::new(&snapshots, None);
+        let sites = Sites::with(&snapshots, None);
         let locate = |address| {
             let found = sites.find(address);
             found.module.zip(found.offset)
@@ -148,12 +206,12 @@ mod tests {
         let maps = std::fs::read("/proc/self/maps").expect("this is Linux");
         let mapped = [Seen { time: 0, files: crate::target::maps::files(&maps) }];
         let symbols = Symbols::new(0);
-        let named = Sites::new(&mapped, Some(&symbols)).find(address);
+        let named = Sites::with(&mapped, Some(&symbols)).find(address);
         let function = named.function.expect("it has symbols");
         assert!(function.ends_with("a_function_of_this_test"), "{function}");
         assert!(named.site.starts_with(&format!("{function}+0x3 (memfrag")), "{}", named.site);
         let mut replaced = mapped;
         replaced[0].files.iter_mut().for_each(|mapping| mapping.inode += 1);
-        assert_eq!(Sites::new(&replaced, Some(&symbols)).find(address).function, None);
+        assert_eq!(Sites::with(&replaced, Some(&symbols)).find(address).function, None);
     }
 }

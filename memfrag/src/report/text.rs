@@ -7,7 +7,7 @@ mod metrics;
 pub use blame::render_blame;
 
 use super::chart;
-use super::model::{Process, Report, Site};
+use super::model::{Frame, Process, Report, Site};
 use super::page::{Page, Style, Tone, clean, shorten, wrap};
 use super::policies::MOST_FORETOLD;
 use super::units::{about, bytes, count, duration, plural};
@@ -257,6 +257,28 @@ impl Page {
                 count(site.allocations),
                 place(&site.site, self.style.width() - 50),
             ));
+            if let Some(stack) = site.stacks.first() {
+                self.frames(&stack.frames, stack.complete);
+            }
+        }
+    }
+
+    /// The frames above a call site in a few lines, the nearest first.
+    fn frames(&mut self, frames: &[Frame], complete: bool) {
+        const LINES: usize = 3;
+        const INDENT: usize = 6;
+        let Some((_, callers)) = frames.split_first() else { return };
+        if callers.is_empty() {
+            return;
+        }
+        let name = |frame: &Frame| clean(frame.function.as_deref().unwrap_or(&frame.site));
+        let names: Vec<String> = callers.iter().map(|frame| format!("← {}", name(frame))).collect();
+        let end = if complete { "" } else { " ← …" };
+        let lines = wrap(&format!("{}{end}", names.join(" ")), self.style.width() - INDENT);
+        for (number, line) in lines.iter().take(LINES).enumerate() {
+            let more = if number + 1 == LINES && lines.len() > LINES { " …" } else { "" };
+            let line = self.style.paint(Tone::Quiet, &format!("{line}{more}"));
+            self.line(&format!("{:INDENT$}{line}", ""));
         }
     }
 

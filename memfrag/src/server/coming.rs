@@ -31,10 +31,10 @@ impl Coming {
         if !is_worth_it(found.mark().event().saturating_sub(nearest), found.state_bytes()) {
             return None;
         }
-        let (reader, symbols) = (Arc::clone(reader), Arc::clone(source.symbols()));
+        let (reader, names) = (Arc::clone(reader), Arc::clone(source.names()));
         let unpack = move || {
             let (mark, mut builder) = checkpoint::last_before(&reader, time, event)?;
-            builder.name_by(symbols);
+            builder.name_by(names);
             Some(Place::at(&mark, builder))
         };
         std::thread::Builder::new().name("memfrag-unpack".to_owned()).spawn(unpack).ok().map(Self)

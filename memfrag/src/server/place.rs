@@ -1,8 +1,7 @@
 //! A place in a recording, with what was gathered up to it.
 
 use crate::recording::{Cursor, Item, Limit, Mark, Next, Reader};
-use crate::report::ReportBuilder;
-use crate::symbolize::Symbols;
+use crate::report::{Names, ReportBuilder};
 use std::sync::Arc;
 
 /// Events that are taken at once: what must not take long is looked at between two such pieces.
@@ -28,9 +27,9 @@ pub(super) enum Ran {
 
 impl Place {
     /// The beginning of a recording.
-    pub(super) fn new(reader: &Reader, symbols: Arc<Symbols>) -> Self {
+    pub(super) fn new(reader: &Reader, names: Arc<Names>) -> Self {
         let mut builder = ReportBuilder::new(None);
-        builder.name_by(symbols);
+        builder.name_by(names);
         builder.count_lifetimes();
         Self { builder, cursor: Cursor::new(reader) }
     }

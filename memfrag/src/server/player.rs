@@ -190,7 +190,7 @@ impl Player {
         let base = source
             .states()
             .last_before(u64::MAX, u64::MAX)
-            .unwrap_or_else(|| Place::new(&chunks, Arc::clone(source.symbols())));
+            .unwrap_or_else(|| Place::new(&chunks, Arc::clone(source.names())));
         let at_ns = base.cursor.latest();
         let began = base.cursor.event();
         let mut player = Self {
@@ -422,7 +422,7 @@ impl Player {
         }
         let kept = states.last_before(time, event);
         drop(states);
-        self.base = kept.unwrap_or_else(|| Place::new(&self.chunks, Arc::clone(self.source.symbols())));
+        self.base = kept.unwrap_or_else(|| Place::new(&self.chunks, Arc::clone(self.source.names())));
         self.epoch += 1;
         self.watch_again();
     }

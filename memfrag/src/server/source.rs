@@ -2,7 +2,7 @@
 
 use super::states::States;
 use crate::recording::{Damage, Header, Reader, RecordingError};
-use crate::symbolize::Symbols;
+use crate::report::Names;
 use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,7 @@ pub struct Source {
     file: File,
     name: String,
     header: Header,
-    symbols: Arc<Symbols>,
+    names: Arc<Names>,
     known: Mutex<Known>,
     states: Mutex<States>,
 }
@@ -74,9 +74,9 @@ impl Source {
         let reader = Reader::follow(file.try_clone().map_err(error)?, path)?;
         let header = reader.header().clone();
         let damage = reader.damage();
-        let symbols = Arc::new(Symbols::new(header.started_unix_ns));
+        let names = Arc::new(Names::of(&reader));
         let known = Known { reader: Arc::new(reader), alive: Instant::now(), damage, error: None };
-        Ok(Arc::new(Self { file, header, symbols, known: Mutex::new(known), states: Mutex::default(), name }))
+        Ok(Arc::new(Self { file, header, names, known: Mutex::new(known), states: Mutex::default(), name }))
     }
 
     /// What people call it.
@@ -89,9 +89,9 @@ impl Source {
         &self.header
     }
 
-    /// The names of functions in the files that its processes had mapped.
-    pub fn symbols(&self) -> &Arc<Symbols> {
-        &self.symbols
+    /// The names of functions in the files that its processes had mapped, and the stacks in it.
+    pub fn names(&self) -> &Arc<Names> {
+        &self.names
     }
 
     /// The file.

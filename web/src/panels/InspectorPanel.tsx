@@ -89,6 +89,7 @@ function BlockCard({ block, title, brief }: { block: Block; title: string; brief
                 <dt>Address</dt><dd><Jump to={block.address} /></dd>
                 {!brief && <><dt>Usable</dt><dd>{block.usable === null ? "–" : `${bytes(block.usable)}, ${count(block.usable - block.size)} B more than asked`}</dd></>}
                 <dt>Site</dt><dd class="mono">{block.older ? "older than the trace" : siteName(block)} <span class="muted">{block.older ? "" : sitePlace(block)}</span></dd>
+                {block.frames && block.frames.length > 1 && <><dt>Called from</dt><dd><ol class="frames mono">{block.frames.slice(1).map((frame, depth) => <li key={depth} title={frame.site}>{siteName(frame)} <span class="muted">{sitePlace(frame)}</span></li>)}</ol></dd></>}
                 <dt>Age</dt><dd>{block.older || block.age_ns === null ? "older than the trace" : duration(block.age_ns)} {block.time_ns !== null && !block.older && <button type="button" class="link" onClick={() => cursor.seek(block.time_ns ?? 0)}>since {moment(block.time_ns)}</button>}</dd>
                 <dt>Thread</dt><dd class="mono">{block.thread ?? "–"}</dd>
             </dl>

@@ -34,7 +34,7 @@ use discover::Discovery;
 use links::{Links, Programs};
 use memfrag_common::config::Scope;
 use memfrag_common::loss::{COUNTERS, Counter};
-use memfrag_common::{Event, Op, Record};
+use memfrag_common::{Event, Kind, Op, Record};
 use messages::Messages;
 use object::Loaded;
 use std::collections::{BTreeSet, HashSet};
@@ -65,18 +65,21 @@ pub struct Options {
     pub placing: Placing,
     /// What they do.
     pub body: Body,
+    /// Whether the events keep who called.
+    pub callers: bool,
 }
 
 impl Options {
-    /// The usual: full records, best placement, the default ring.
+    /// The usual: full records with their callers, best placement, the default ring.
     pub fn new(scope: Scope) -> Self {
-        Self { scope, ring_bytes: RING_BYTES, placing: Placing::Best, body: Body::Full }
+        Self { scope, ring_bytes: RING_BYTES, placing: Placing::Best, body: Body::Full, callers: true }
     }
 }
 
 /// A running capture.
 pub struct EbpfCapture {
     scope: Scope,
+    callers: bool,
     links: Vec<Links>,
     discovery: Discovery,
     /// Wait statuses that a parent has told, for exits that the probes could not tell.
@@ -125,6 +128,7 @@ impl EbpfCapture {
         let running = Array::try_from(loaded.take_map("RUNNING")?)?;
         Ok(Self {
             scope: options.scope,
+            callers: options.callers,
             links: Vec::new(),
             discovery: Discovery::new(options.placing),
             statuses: std::collections::HashMap::new(),
@@ -205,8 +209,12 @@ impl EbpfCapture {
         self.batch.clear();
         while self.batch.len() < BATCH {
             let Some(bytes) = self.ring.next() else { break };
-            let event = Record::from_bytes(&bytes)
-                .and_then(|record| Event::decode(&record, record.time.saturating_sub(self.started)));
+            let event = Record::from_bytes(&bytes).and_then(|mut record| {
+                if !self.callers && record.kind <= Kind::ReallocEnd as u8 {
+                    record.site = 0;
+                }
+                Event::decode(&record, record.time.saturating_sub(self.started))
+            });
             match event {
                 Some(event) => self.batch.push(event),
                 None => self.undecodable += 1,

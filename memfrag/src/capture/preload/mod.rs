@@ -13,6 +13,7 @@
 //! | `pass` | one pass over the rings |
 //! | `watermark` | up to where no record can come any more |
 //! | `merge` | one order out of many rings |
+//! | `stacks` | the table of stacks that all of them share |
 //! | `output` | records to batches of events |
 
 #![allow(clippy::cast_ptr_alignment, reason = "mappings are page-aligned, and so are the parts of the shared layout")]
@@ -24,6 +25,7 @@ mod merge;
 mod output;
 mod pass;
 mod roster;
+mod stacks;
 mod watermark;
 
 use crate::capture::{Capture, Counters, Sink, monotonic};
@@ -32,7 +34,7 @@ use clock::{Every, Ticker};
 use directory::Directory;
 use image::{Image, has_ended};
 use memfrag_common::loss::COUNTERS;
-use memfrag_common::session::{MAGIC, SESSION_FILE, SessionHeader, VERSION};
+use memfrag_common::session::{MAGIC, SESSION_FILE, STACKS_FILE, SessionHeader, Stacks, VERSION};
 use memmap2::{MmapOptions, MmapRaw};
 use merge::Merger;
 use output::Output;
@@ -75,6 +77,8 @@ pub struct PreloadSession {
     images: Vec<Image>,
     known: HashSet<OsString>,
     output: Output,
+    /// The table of stacks, if there is one.
+    stacks: Option<stacks::Stacks>,
     merger: Merger,
     /// Ticks at which the last pass began.
     last_pass: u64,
@@ -100,21 +104,21 @@ pub struct PreloadSession {
 }
 
 impl PreloadSession {
-    /// Makes a session with rings of [`RING_SLOTS`]. The trace begins now.
+    /// Makes a session with rings of [`RING_SLOTS`] that records callers. The trace begins now.
     ///
     /// # Errors
     ///
     /// When there is no place for the shared files or the library.
     pub fn create() -> io::Result<Self> {
-        Self::with_ring_slots(RING_SLOTS)
+        Self::with(RING_SLOTS, Stacks::Caller)
     }
 
-    /// Makes a session with rings of `slots` records each, rounded up to a power of two.
+    /// Makes a session with rings of `slots` records each, rounded up to a power of two, that records so much of stacks.
     ///
     /// # Errors
     ///
     /// When there is no place for the shared files or the library.
-    pub fn with_ring_slots(slots: u32) -> io::Result<Self> {
+    pub fn with(slots: u32, stacks: Stacks) -> io::Result<Self> {
         let slots = slots.clamp(64, 1 << 24).next_power_of_two();
         let directory = Directory::create()?;
         let ticker = Ticker::start();
@@ -130,8 +134,9 @@ impl PreloadSession {
             header: map,
             slots,
             images: Vec::new(),
-            known: HashSet::from([OsString::from(SESSION_FILE)]),
+            known: HashSet::from([SESSION_FILE, STACKS_FILE].map(OsString::from)),
             output: Output::new(ticker),
+            stacks: stacks.are_full().then(|| stacks::Stacks::create(directory.data())).transpose()?,
             merger: Merger::default(),
             last_pass: ticker.now(),
             taken: 0,
@@ -156,6 +161,7 @@ impl PreloadSession {
         header.clock.store(ticker.clock() as u32, Relaxed);
         header.daemon.store(std::process::id(), Relaxed);
         header.ring_slots.store(slots, Relaxed);
+        header.stacks.store(stacks as u32, Relaxed);
         header.heartbeat.store(monotonic(), Relaxed);
         header.active.store(1, Relaxed);
         header.magic.store(MAGIC, Release);

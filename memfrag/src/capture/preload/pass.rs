@@ -43,6 +43,10 @@ impl PreloadSession {
         }
         let before = self.taken;
         let watermark = self.observe(begin);
+        // Whatever the records name that have just been seen, is in the table by now.
+        if let Some(stacks) = &mut self.stacks {
+            stacks.tell(sink);
+        }
         self.release(watermark, sink);
         self.last_pass = begin;
         let taken = self.taken - before;

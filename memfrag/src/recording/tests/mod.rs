@@ -10,3 +10,4 @@ mod memory;
 mod order;
 mod round_trip;
 mod samples;
+mod stacks;

@@ -98,6 +98,7 @@ impl Page {
                 bytes(site.stranded_bytes),
                 place(&site.site, room),
             ));
+            self.frames(&site.frames, true);
         }
         if let Some(more) = blame.sites.len().checked_sub(most).filter(|&more| more > 0) {
             self.remark(&format!("and {}", plural(more as u64, "other", "others")));
@@ -240,6 +241,8 @@ mod tests {
             address: None,
             module: None,
             offset: None,
+            stack: 0,
+            frames: Vec::new(),
             live_bytes,
             live_blocks: live_bytes / 512,
             stranded_bytes,

@@ -112,7 +112,7 @@ fn make_checkpoints(path: &Path, program: &[(i64, Step)], writer: &mut Writer) {
         std::thread::sleep(Duration::from_micros(50));
         reader.refresh().unwrap();
     }
-    let mut place = Place::new(&reader, Arc::new(crate::symbolize::Symbols::new(0)));
+    let mut place = Place::new(&reader, Arc::new(crate::report::Names::of(&reader)));
     let mut marks = 0;
     let mut keep = |mark: &Mark, builder: &mut ReportBuilder| {
         marks += 1;

@@ -54,6 +54,9 @@ pub(super) struct Live {
     older: bool,
     #[serde(flatten)]
     origin: Origin,
+    /// The frames of the call, its site first; absent where only the caller was recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frames: Option<Vec<Site>>,
 }
 
 #[derive(Serialize)]
@@ -75,6 +78,13 @@ impl<'a> Describer<'a> {
         Self { heap, now: context.state.at_ns, namer: Namer::new(context.state.builder.sites(context.pid)) }
     }
 
+    /// The block with the whole stack of its call.
+    pub(super) fn whole(&mut self, block: &Block) -> Live {
+        let stack = self.heap.origin(block.origin).map_or(0, |origin| origin.stack);
+        let frames = if block.origin == OriginId::UNSEEN { None } else { self.namer.frames(stack) };
+        Live { frames, ..self.block(block) }
+    }
+
     pub(super) fn block(&mut self, block: &Block) -> Live {
         let older = block.origin == OriginId::UNSEEN;
         let origin = self.heap.origin(block.origin).filter(|_| !older);
@@ -90,6 +100,7 @@ impl<'a> Describer<'a> {
             age_ns: self.now.saturating_sub(block.time),
             thread: (!older).then_some(block.thread),
             older,
+            frames: None,
             origin: origin.map_or_else(Site::older, |origin| self.namer.name(origin.site)).into(),
         }
     }

@@ -1,4 +1,5 @@
-//! `flame`: what call sites hold or did, by file and function.
+//! `flame`: what call sites hold or did: by the stacks that lead to them where those were recorded, else by file and
+//! function.
 
 use super::parameters::{self, json};
 use super::site::{Namer, Site};
@@ -47,16 +48,19 @@ pub(super) struct Node {
 pub(super) fn flame(parameters: Map<String, Value>, context: &Context<'_>) -> Result<Value, QueryError> {
     let Parameters { measure } = parameters::take("flame", parameters)?;
     let (process, heap) = context.state.process(context.pid)?;
-    let by_site = match measure {
+    let by_call = match measure {
         Measure::Stranded => stranded(context)?,
         measure => counted(heap, measure, context)?,
     };
     let root = process.info().map_or_else(|| format!("pid {}", process.pid()), |info| info.comm.clone());
-    json(&tree(root, by_site, &mut Namer::new(context.state.builder.sites(context.pid))))
+    json(&tree(root, by_call, &mut Namer::new(context.state.builder.sites(context.pid))))
 }
 
-/// What each call site has of a measure that the heap counts.
-fn counted(heap: &Heap, measure: Measure, context: &Context<'_>) -> Result<HashMap<u64, u64>, QueryError> {
+/// A call site and the number of the stack that led to it, 0 for none.
+type Call = (u64, u32);
+
+/// What each call has of a measure that the heap counts.
+fn counted(heap: &Heap, measure: Measure, context: &Context<'_>) -> Result<HashMap<Call, u64>, QueryError> {
     let mut live: Vec<u64> = vec![0; heap.origins().count()];
     let mut unknown = 0;
     if matches!(measure, Measure::Live | Measure::Freed) {
@@ -66,10 +70,10 @@ fn counted(heap: &Heap, measure: Measure, context: &Context<'_>) -> Result<HashM
             *live.get_mut(block.origin.index()).unwrap_or(&mut unknown) += block.size;
         }
     }
-    let mut sites: HashMap<u64, u64> = HashMap::new();
+    let mut calls: HashMap<Call, u64> = HashMap::new();
     for (id, origin, totals) in heap.origins() {
         let live = live.get(OriginId::index(id)).copied().unwrap_or(0);
-        *sites.entry(origin.site).or_default() += match measure {
+        *calls.entry((origin.site, origin.stack)).or_default() += match measure {
             Measure::Live => live,
             Measure::Allocated => totals.requested_bytes,
             // What a fork handed down was never allocated here.
@@ -79,31 +83,45 @@ fn counted(heap: &Heap, measure: Measure, context: &Context<'_>) -> Result<HashM
         };
     }
     if unknown > 0 {
-        *sites.entry(0).or_default() += unknown;
+        *calls.entry((0, 0)).or_default() += unknown;
     }
-    Ok(sites)
+    Ok(calls)
 }
 
-/// What each call site keeps of free memory, at the last look at the pages.
-fn stranded(context: &Context<'_>) -> Result<HashMap<u64, u64>, QueryError> {
-    let Some((_, blame)) = context.state.builder.blame(Some(context.pid), By::Site) else {
+/// What each call keeps of free memory, at the last look at the pages.
+fn stranded(context: &Context<'_>) -> Result<HashMap<Call, u64>, QueryError> {
+    let Some((_, blame)) = context.state.builder.blame(Some(context.pid), By::Stack) else {
         return Err(QueryError::Unknown(
             "the recording does not tell which pages were resident until then, so nothing is known of stranded memory"
                 .to_owned(),
         ));
     };
     context.limit.check()?;
-    let program = blame.sites.iter().filter_map(|site| Some((site.address?, site.stranded_bytes)));
+    let program = blame.sites.iter().filter_map(|site| Some(((site.address?, site.stack), site.stranded_bytes)));
     Ok(program.collect())
 }
 
-/// Sites below functions below files. The smallest of too many become one.
-fn tree(name: String, by_site: HashMap<u64, u64>, namer: &mut Namer<'_>) -> Node {
-    let mut sites: Vec<(u64, u64)> = by_site.into_iter().filter(|site| site.1 > 0).collect();
-    sites.sort_unstable_by_key(|&(address, value)| (Reverse(value), address));
-    let rest = sites.split_off(sites.len().min(SITES));
+/// Frames below those that call them; sites without a stack below functions below files. The smallest of too many
+/// become one.
+fn tree(name: String, by_call: HashMap<Call, u64>, namer: &mut Namer<'_>) -> Node {
+    let mut calls: Vec<(Call, u64)> = by_call.into_iter().filter(|call| call.1 > 0).collect();
+    calls.sort_unstable_by_key(|&(call, value)| (Reverse(value), call));
+    let mut rest = calls.split_off(calls.len().min(SITES));
     let mut files: BTreeMap<String, BTreeMap<String, Vec<Node>>> = BTreeMap::new();
-    for (address, value) in sites {
+    let mut callers = Callers::default();
+    for ((address, stack), value) in calls {
+        match namer.stack(stack) {
+            Some(frames) if callers.nodes + frames.len() <= NODES / 2 => {
+                callers.add(&frames, value);
+                continue;
+            }
+            // All of a stack, or nothing: a part of it would seem to have been called from elsewhere.
+            Some(_) => {
+                rest.push(((address, stack), value));
+                continue;
+            }
+            None => {}
+        }
         let Site { site, module, function, .. } = namer.name(address);
         let file = module.as_deref().map_or("(in no known file)", |path| path.rsplit('/').next().unwrap_or(path));
         let functions = files.entry(file.to_owned()).or_default();
@@ -117,11 +135,41 @@ fn tree(name: String, by_site: HashMap<u64, u64>, namer: &mut Namer<'_>) -> Node
             parent(file, functions.collect())
         })
         .collect();
+    children.append(&mut callers.children());
     if !rest.is_empty() {
-        let value = rest.iter().map(|site| site.1).sum();
+        let value = rest.iter().map(|call| call.1).sum();
         children.push(Node { name: format!("({} smaller call sites)", rest.len()), value, children: Vec::new() });
     }
     parent(name, children)
+}
+
+/// Frames and those that they call, the outermost on top.
+#[derive(Default)]
+struct Callers {
+    inner: BTreeMap<String, Callers>,
+    value: u64,
+    /// Frames put in, of which some met.
+    nodes: usize,
+}
+
+impl Callers {
+    fn add(&mut self, frames: &[String], value: u64) {
+        self.nodes += frames.len();
+        let mut at = self;
+        // Deep recursion is drawn as deep as it is: the page's own limit is on nodes.
+        for frame in frames.iter().rev() {
+            at = at.inner.entry(frame.clone()).or_default();
+            at.value += value;
+        }
+    }
+
+    fn children(self) -> Vec<Node> {
+        let node = |(name, callers): (String, Self)| {
+            let value = callers.value;
+            Node { value, ..parent(name, callers.children()) }
+        };
+        self.inner.into_iter().map(node).collect()
+    }
 }
 
 fn parent(name: String, mut children: Vec<Node>) -> Node {

@@ -78,6 +78,7 @@ pub(super) fn at(parameters: Map<String, Value>, context: &Context<'_>) -> Resul
     let hole = block.is_none().then(|| between(footprint, address, before, after, region)).flatten();
     let occupancy = heap.pages().get(address);
     let mut describer = Describer::new(context, heap);
+    let here = block.map(|block| describer.whole(&block));
     let mut live = |block: Option<Block>| block.map(|block| describer.block(&block));
     json(&At {
         address: Address(address),
@@ -88,7 +89,7 @@ pub(super) fn at(parameters: Map<String, Value>, context: &Context<'_>) -> Resul
             resident: look.map(|_| region.is_some_and(|region| resident(region, &(address..address + 1)) > 0)),
             region: region.map(|region| label(region.kind)),
         },
-        block: live(block),
+        block: here,
         hole: hole.map(|range| Hole::new(range, look)),
         before: live(before),
         after: live(after),

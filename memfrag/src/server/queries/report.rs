@@ -51,6 +51,7 @@ enum Kind {
     Size,
     Age,
     Module,
+    Stack,
 }
 
 pub(super) fn blame(parameters: Map<String, Value>, context: &Context<'_>) -> Result<Value, QueryError> {
@@ -61,6 +62,7 @@ pub(super) fn blame(parameters: Map<String, Value>, context: &Context<'_>) -> Re
         Kind::Size => By::Size,
         Kind::Age => By::Age,
         Kind::Module => By::Module,
+        Kind::Stack => By::Stack,
     };
     let (process, _) = context.state.process(context.pid)?;
     let comm = process.info().map(|info| info.comm.clone()).unwrap_or_default();

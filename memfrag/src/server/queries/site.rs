@@ -69,6 +69,26 @@ impl<'a> Namer<'a> {
         Self { sites, known: HashMap::new() }
     }
 
+    /// What the frames of a stack are called, the innermost first; `None` when none was recorded.
+    pub(super) fn stack(&mut self, number: u32) -> Option<Vec<String>> {
+        let (addresses, complete) = self.sites.stack(number);
+        if addresses.is_empty() {
+            return None;
+        }
+        let name = |site: Site| site.function.unwrap_or(site.site);
+        let mut names: Vec<String> = addresses.into_iter().map(|address| name(self.name(address))).collect();
+        if !complete {
+            names.push("(callers unknown)".to_owned());
+        }
+        Some(names)
+    }
+
+    /// The frames of a stack, the innermost first; `None` when none was recorded.
+    pub(super) fn frames(&mut self, number: u32) -> Option<Vec<Site>> {
+        let (addresses, _) = self.sites.stack(number);
+        (!addresses.is_empty()).then(|| addresses.into_iter().map(|address| self.name(address)).collect())
+    }
+
     /// The call that returns to an address.
     pub(super) fn name(&mut self, address: u64) -> Site {
         self.known.entry(address).or_insert_with(|| self.sites.find(address).into()).clone()
