@@ -24,5 +24,6 @@ mod pictures;
 mod real_programs;
 mod replay;
 mod resident;
+mod stacks;
 mod trim;
 mod truth;

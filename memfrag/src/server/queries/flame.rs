@@ -176,3 +176,23 @@ fn parent(name: String, mut children: Vec<Node>) -> Node {
     children.sort_by(|a, b| b.value.cmp(&a.value).then_with(|| a.name.cmp(&b.name)));
     Node { name, value: children.iter().map(|child| child.value).sum(), children }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stacks_meet_where_they_have_the_same_callers() {
+        let mut callers = Callers::default();
+        let stack = |frames: &[&str]| frames.iter().map(ToString::to_string).collect::<Vec<_>>();
+        callers.add(&stack(&["alloc", "left", "main"]), 10);
+        callers.add(&stack(&["alloc", "right", "main"]), 5);
+        callers.add(&stack(&["right", "main"]), 2);
+        callers.add(&stack(&["alloc", "(callers unknown)"]), 1);
+        let node = |name: &str, value, children| Node { name: name.to_owned(), value, children };
+        let right = node("right", 7, vec![node("alloc", 5, Vec::new())]);
+        let main = node("main", 17, vec![node("left", 10, vec![node("alloc", 10, Vec::new())]), right]);
+        let unknown = node("(callers unknown)", 1, vec![node("alloc", 1, Vec::new())]);
+        assert_eq!(parent("root".to_owned(), callers.children()), node("root", 18, vec![main, unknown]));
+    }
+}
