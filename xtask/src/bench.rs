@@ -35,7 +35,9 @@ const EBPF: &[&str] = &["--backend", "ebpf", "--no-follow"];
 const PRELOAD: &[&str] = &["--backend", "preload"];
 /// What the library itself costs the program, with nothing written beside it.
 const PRELOAD_ALONE: &[&str] = &["--backend", "preload", "--no-record"];
-const PRELOAD_STACKS: &[&str] = &["--backend", "preload", "--stacks", "fp"];
+/// The program keeps no frame pointers, as most do not.
+const PRELOAD_STACKS: &[&str] = &["--backend", "preload", "--stacks", "dwarf"];
+const PRELOAD_STACKS_ALONE: &[&str] = &["--backend", "preload", "--stacks", "dwarf", "--no-record"];
 const NAIVE: &[&str] = &["--backend", "ebpf", "--no-follow", "--placement", "entry"];
 const EMPTY: &[&str] = &["--backend", "ebpf", "--no-follow", "--probe-body", "empty", "--no-record"];
 
@@ -55,6 +57,7 @@ const WAYS: &[Way] = &[
     Way { name: "preload, not recorded", pairs: 2_000_000, threads: 1, how: unrecorded(PRELOAD_ALONE) },
     Way { name: "preload, not rec., 2 threads", pairs: 2_000_000, threads: 2, how: unrecorded(PRELOAD_ALONE) },
     Way { name: "preload, stacks", pairs: 1_000_000, threads: 1, how: memfrag(PRELOAD_STACKS) },
+    Way { name: "preload, stacks, not recorded", pairs: 1_000_000, threads: 1, how: unrecorded(PRELOAD_STACKS_ALONE) },
     Way { name: "heaptrack --raw", pairs: 1_000_000, threads: 1, how: How::Heaptrack },
     Way { name: "ebpf", pairs: 400_000, threads: 1, how: memfrag(EBPF) },
     Way { name: "ebpf, 2 threads", pairs: 400_000, threads: 2, how: memfrag(EBPF) },
