@@ -37,11 +37,11 @@ async function run(chrome, policy) {
         const choice = page.getByLabel("Compare with");
         await choice.waitFor();
         if (policy) await choice.selectOption(policy);
-        while (!/[\d.]+\s*$/.test(printed)) await once(trace.stdout, "data");
+        while (!/\n[\d.]+\n$/.test(printed)) await once(trace.stdout, "data");
         const behind = policy ? Number(await page.locator(".as-of-model").getAttribute("data-behind").catch(() => NaN)) : 0;
         const lost = await page.evaluate(() => Math.max(...window.memfragSeen.statuses.map((one) => one.lost)));
         await close();
-        return { ns: Number(printed.trim()), behind, lost };
+        return { ns: Number(printed.trim().split("\n").at(-1)), behind, lost };
     } finally {
         trace.kill("SIGINT");
         if (trace.exitCode === null) await once(trace, "exit");
