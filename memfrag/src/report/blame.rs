@@ -98,6 +98,9 @@ pub struct Blamed {
     /// By stacks: the frames, the call site first; absent where only the caller was recorded.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub frames: Vec<Frame>,
+    /// With `frames`: whether the last one is the outermost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub complete: Option<bool>,
     /// Bytes that it holds.
     pub live_bytes: u64,
     /// Blocks that it holds.
@@ -178,6 +181,7 @@ impl Blamed {
             module: place.module,
             offset: place.offset,
             stack: if let Owner::Key(Key::Stack(_, number)) = share.owner { number } else { 0 },
+            complete: (!name.frames.is_empty()).then_some(name.complete),
             frames: name.frames,
             live_bytes: share.live.bytes,
             live_blocks: share.live.blocks,
@@ -197,11 +201,13 @@ struct Name {
     place: Option<CallSite>,
     /// Of a stack.
     frames: Vec<Frame>,
+    complete: bool,
 }
 
 impl Name {
     fn of(owner: &Owner, sites: &Sites<'_>) -> Self {
-        let named = |text: &str, kind| Self { text: text.to_owned(), kind, place: None, frames: Vec::new() };
+        let named =
+            |text: &str, kind| Self { text: text.to_owned(), kind, place: None, frames: Vec::new(), complete: false };
         let key = match owner {
             Owner::Allocator => return named("(the allocator's own data)", "allocator"),
             Owner::Cached => return named("(freed blocks in threads' caches)", "cached"),
@@ -211,11 +217,11 @@ impl Name {
         match key {
             Key::Site(address) => {
                 let place = sites.find(*address);
-                Self { text: place.site.clone(), kind: "program", place: Some(place), frames: Vec::new() }
+                Self { place: Some(place.clone()), ..named(&place.site, "program") }
             }
             Key::Stack(address, number) => {
-                let frames = sites::frames(sites, *number).map(|(frames, _)| frames).unwrap_or_default();
-                Self { frames, ..Self::of(&Owner::Key(Key::Site(*address)), sites) }
+                let (frames, complete) = sites::frames(sites, *number).unwrap_or_default();
+                Self { frames, complete, ..Self::of(&Owner::Key(Key::Site(*address)), sites) }
             }
             Key::Thread(tid) => named(&format!("thread {tid}"), "program"),
             Key::Size(most) if *most <= 16 => named("up to 16 B", "program"),

@@ -98,7 +98,7 @@ impl Page {
                 bytes(site.stranded_bytes),
                 place(&site.site, room),
             ));
-            self.frames(&site.frames, true);
+            self.frames(&site.frames, site.complete == Some(true));
         }
         if let Some(more) = blame.sites.len().checked_sub(most).filter(|&more| more > 0) {
             self.remark(&format!("and {}", plural(more as u64, "other", "others")));
@@ -243,6 +243,7 @@ mod tests {
             offset: None,
             stack: 0,
             frames: Vec::new(),
+            complete: None,
             live_bytes,
             live_blocks: live_bytes / 512,
             stranded_bytes,

@@ -85,8 +85,15 @@ impl<'a> Namer<'a> {
 
     /// The frames of a stack, the innermost first; `None` when none was recorded.
     pub(super) fn frames(&mut self, number: u32) -> Option<Vec<Site>> {
-        let (addresses, _) = self.sites.stack(number);
-        (!addresses.is_empty()).then(|| addresses.into_iter().map(|address| self.name(address)).collect())
+        let (addresses, complete) = self.sites.stack(number);
+        if addresses.is_empty() {
+            return None;
+        }
+        let mut frames: Vec<Site> = addresses.into_iter().map(|address| self.name(address)).collect();
+        if !complete {
+            frames.push(Site::none("(callers unknown)"));
+        }
+        Some(frames)
     }
 
     /// The call that returns to an address.
