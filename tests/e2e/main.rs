@@ -11,6 +11,7 @@ mod bad_input;
 mod blame;
 mod browser;
 mod checkpoints;
+mod compare;
 mod crash;
 mod dashboard;
 mod dashboard_trace;

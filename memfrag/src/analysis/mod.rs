@@ -12,7 +12,9 @@
 //! | [`strip`] | how full the heap was, by address and over time |
 //! | [`ledger`] | where the resident bytes go |
 //! | [`blame`] | the owners ranked by what goes with them |
+//! | [`between`] | what became of blocks between two states, by call site |
 
+pub mod between;
 pub mod blame;
 pub mod census;
 pub mod ledger;

@@ -6,7 +6,7 @@ use memfrag::server::listen::Wanted;
 use memfrag_common::session::Stacks;
 use std::ffi::OsString;
 use std::os::fd::RawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where a process's memory goes, which call sites pin it, and what would free it.
@@ -35,6 +35,8 @@ pub(super) enum Verb {
     Heap(HeapArgs),
     /// Rank call sites by the memory that would be returned without their blocks.
     Blame(BlameArgs),
+    /// Set two states side by side: two recordings, or two moments of one.
+    Compare(CompareArgs),
     /// Make the calls of a recording again under other allocators and settings, and compare the memory.
     Replay(ReplayArgs),
     /// Replay a recording's events under allocation policies: glibc as it was, and with other settings.
@@ -352,6 +354,42 @@ pub(super) struct BlameArgs {
     pub(super) json: bool,
 }
 
+/// A recording, or a moment of one: `FILE`, `FILE@TIME`, `@TIME`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Moment {
+    /// The recording; `None` for the one named before.
+    pub(super) file: Option<PathBuf>,
+    /// The time since the trace began; `None` for the end.
+    pub(super) at: Option<Duration>,
+}
+
+/// A file of that very name is taken first, so that an `@` may be part of it.
+fn parse_moment(text: &str) -> Result<Moment, String> {
+    let whole = || Ok(Moment { file: Some(text.into()), at: None });
+    let Some((file, at)) = text.rsplit_once('@') else { return whole() };
+    if Path::new(text).exists() {
+        return whole();
+    }
+    let at = parse_duration(at).map_err(|problem| format!("what follows the @ is no time: {problem}"))?;
+    Ok(Moment { file: (!file.is_empty()).then(|| file.into()), at: Some(at) })
+}
+
+#[derive(Debug, Parser)]
+pub(super) struct CompareArgs {
+    /// The first state: a recording's end as FILE, or a moment of it as FILE@TIME, such as run.mfrag@1.5s.
+    #[arg(value_name = "A", value_parser = parse_moment)]
+    pub(super) a: Moment,
+    /// The second state; @TIME is one of the same recording.
+    #[arg(value_name = "B", value_parser = parse_moment)]
+    pub(super) b: Moment,
+    /// The process, or that of A and that of B; without it, those that had the most live bytes.
+    #[arg(long, value_name = "PID", value_delimiter = ',')]
+    pub(super) pid: Vec<u32>,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
 /// Whether a replay writes to its blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum TouchChoice {
@@ -570,6 +608,19 @@ mod tests {
         {
             assert!(demo(&words).is_none(), "{words:?}");
         }
+    }
+
+    #[test]
+    fn a_moment_is_a_file_and_a_time() {
+        let moment = |file: Option<&str>, at| Ok(Moment { file: file.map(PathBuf::from), at });
+        assert_eq!(parse_moment("a.mfrag"), moment(Some("a.mfrag"), None));
+        assert_eq!(parse_moment("a@b.mfrag@1.5s"), moment(Some("a@b.mfrag"), Some(Duration::from_millis(1500))));
+        assert_eq!(parse_moment("@200ms"), moment(None, Some(Duration::from_millis(200))));
+        assert!(parse_moment("a@b.mfrag").unwrap_err().contains("no time"));
+        let directory = tempfile::tempdir().unwrap();
+        let odd = directory.path().join("a@1s");
+        std::fs::write(&odd, "").unwrap();
+        assert_eq!(parse_moment(odd.to_str().unwrap()), moment(odd.to_str(), None), "a file of that name is there");
     }
 
     #[test]

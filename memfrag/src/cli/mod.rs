@@ -4,6 +4,7 @@ mod args;
 mod backend;
 mod blame;
 mod checkpointer;
+mod compare;
 mod dashboard;
 mod demo;
 mod doctor;
@@ -53,6 +54,7 @@ pub(crate) fn main() -> ExitCode {
     let result = match args.verb {
         Verb::Trace(args) => trace::run(&args),
         Verb::Blame(args) => blame::run(&args),
+        Verb::Compare(args) => compare::run(&args),
         Verb::Replay(args) => replay::run(&args),
         Verb::Model(args) => model::run(&args),
         Verb::Report(args) => report::run(&args),

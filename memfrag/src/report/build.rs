@@ -1,7 +1,7 @@
 //! From events to a report.
 
 use super::model::{
-    Allocator, Amount, End, Events, Exit, Function, Mapped, Metrics, Peak, Process, Recording, Report, Timeline, Totals,
+    Allocator, End, Events, Exit, Function, Mapped, Metrics, Peak, Process, Recording, Report, Timeline, Totals,
 };
 use super::moment::{Looks, Moment};
 use super::names::Names;
@@ -10,7 +10,7 @@ use super::{allocator, blame, ledger};
 use crate::analysis::{By, metrics};
 use crate::capture::{Counters, Sink};
 use crate::glibc::Layout;
-use crate::heap::{self, Footprint, Heap, Heaps, Point};
+use crate::heap::{Footprint, Heap, Heaps, Point};
 use crate::recording::Item;
 use crate::target::{Mapping, MemorySample, ProcessInfo, Residency};
 use memfrag_common::loss::{COUNTERS, Counter};
@@ -409,11 +409,11 @@ impl ReportBuilder {
                 requested_bytes: totals.requested_bytes,
                 freed_bytes: totals.freed_bytes,
             },
-            inherited: amount(heap.inherited()),
-            older: amount(heap.older_amount()),
+            inherited: heap.inherited().into(),
+            older: heap.older_amount().into(),
             walked_at_ns: heap.walked_at(),
             older_unknown: heap.walked_at().is_none() && self.ran_already(at),
-            discarded_by_exec: amount(heap.discarded()),
+            discarded_by_exec: heap.discarded().into(),
             peak: Peak { at_ns: peak.time, live_blocks: peak.live.blocks, requested_bytes: peak.live.bytes },
             end: End {
                 live_blocks: live.blocks,
@@ -486,10 +486,6 @@ impl ReportBuilder {
             }
         }
     }
-}
-
-fn amount(amount: heap::Amount) -> Amount {
-    Amount { blocks: amount.blocks, bytes: amount.bytes }
 }
 
 fn named(counters: &Counters) -> BTreeMap<&'static str, u64> {

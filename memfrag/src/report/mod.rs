@@ -16,6 +16,7 @@
 //! | [`plots`] | pictures, and a page that holds them |
 //! | [`policies`] | what allocation policies make of a heap's events |
 //! | [`heap`], [`trim`] | a heap walked from outside, and what trimming would return of it |
+//! | [`compare`] | two states side by side |
 //! | [`replay`] | the same calls under other allocators, beside the recorded program |
 //! | `names` | the names of functions, and the frames above call sites |
 //! | [`json`] | for programs |
@@ -26,6 +27,7 @@ pub mod blame;
 pub mod build;
 mod chart;
 pub mod checkpoint;
+pub mod compare;
 pub mod heap;
 pub mod json;
 pub mod ledger;

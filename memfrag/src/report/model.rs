@@ -6,6 +6,7 @@ pub use super::blame::Blame;
 pub use super::ledger::Ledger;
 pub use super::metrics::Metrics;
 use super::sites::CallSite;
+use crate::heap;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -167,6 +168,13 @@ pub struct Amount {
     pub blocks: u64,
     /// Bytes requested for them.
     pub bytes: u64,
+}
+
+impl From<heap::Amount> for Amount {
+    fn from(amount: heap::Amount) -> Self {
+        let heap::Amount { blocks, bytes } = amount;
+        Self { blocks, bytes }
+    }
 }
 
 /// The moment at which most bytes were live.

@@ -36,6 +36,25 @@ pub struct CallSite {
     pub line: Option<u32>,
 }
 
+/// What is the same call site in two processes: addresses are not, but places in files are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place {
+    /// A file, and the offset in it.
+    File(String, u64),
+    /// In no known file: the address.
+    Address(u64),
+}
+
+impl Place {
+    /// That of a call site.
+    pub fn of(site: &CallSite) -> Self {
+        match (&site.module, site.offset) {
+            (Some(module), Some(offset)) => Self::File(module.clone(), offset),
+            _ => Self::Address(site.address),
+        }
+    }
+}
+
 /// Where the call sites of a process lie.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sites<'a> {
