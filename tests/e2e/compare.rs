@@ -1,7 +1,7 @@
 //! `memfrag compare` sets two states side by side, and what it says of them adds up.
 
 use anyhow::{Context, Result, ensure};
-use memfrag_tests::memfrag::{Backend, explains, memfrag, traced};
+use memfrag_tests::memfrag::{Backend, before_exit, explains, memfrag, traced};
 use memfrag_tests::process::{self, Ended};
 use memfrag_tests::{place, tests};
 use serde_json::Value;
@@ -76,14 +76,15 @@ fn two_recordings() -> Result<()> {
     burst(&few, 2_500)?;
     burst(&many, 50_000)?;
     let (few, many) = (few.to_str().context("a path")?, many.to_str().context("a path")?);
-    let at = |file: &str| format!("{file}@700ms");
-    let found = json(&[&at(few), &at(many)])?;
+    let at = |file: &str| Ok::<_, anyhow::Error>(format!("{file}@{}", before_exit(Path::new(file), 200)?));
+    let (few, many) = (at(few)?, at(many)?);
+    let found = json(&[&few, &many])?;
     ensure!(found["between"].is_null(), "blocks of two processes are never the same");
     // The same place in the same file is one site, though the addresses differ: that of the kept blocks comes first.
     let first = &found["sites"][0];
     let more = number(first, "/b_bytes")?.saturating_sub(number(first, "/a_bytes")?);
     ensure!(number(first, "/b_blocks")? >= number(first, "/a_blocks")? + 1_900 && more > 1_900 * 700, "{first}");
-    let back = json(&[&at(many), &at(few)])?;
+    let back = json(&[&many, &few])?;
     ensure!(back["sites"][0]["site"] == first["site"] && back["sites"][0]["a_bytes"] == first["b_bytes"], "{back}");
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `memfrag replay` foretells what a program's memory is under another allocator, and what it makes stands alone.
 
 use anyhow::{Context, Result, ensure};
-use memfrag_tests::memfrag::{Backend, Report, explains, memfrag, traced};
+use memfrag_tests::memfrag::{Backend, Report, before_exit, explains, memfrag, traced};
 use memfrag_tests::process::{self, Ended};
 use memfrag_tests::{place, skip, tests};
 use serde_json::Value;
@@ -14,7 +14,10 @@ tests!(
     threads_as_they_were,
     the_artefact_stands_alone,
     limits_and_what_is_missing,
-    damaged_data
+    damaged_data,
+    blocks_are_touched_as_they_were,
+    time_passes_as_it_did,
+    what_is_live_is_built_up_anew
 );
 
 /// Many blocks, of which few survive; prints by how much its anonymous memory has grown over them.
@@ -78,6 +81,10 @@ fn python_under_other_allocators() -> Result<()> {
     for run in report["runs"].as_array().context("no runs")? {
         let name = run["allocator"].as_str().context("no name")?;
         ensure!(run["outcome"] == "completed", "{run}");
+        if name == "musl" {
+            // It cannot be loaded into a python that was built for glibc.
+            continue;
+        }
         let mut program = python()?;
         if name != "glibc" {
             program.env("LD_PRELOAD", library(name)?);
@@ -213,5 +220,110 @@ fn damaged_data() -> Result<()> {
         let ended = run(&bytes)?;
         ensure!([0, 1, 2].contains(&ended.code()), "byte {at}: {ended:?}");
     }
+    Ok(())
+}
+
+/// A program that asks for much and writes to a part of it.
+fn blocks_are_touched_as_they_were() -> Result<()> {
+    const SPARSE: &str = "
+import time
+time.sleep(0.6)
+kept = [bytes(4 << 20) for n in range(40)]
+full = [b'x' * ((1 << 20) + n) for n in range(40)]
+time.sleep(1)
+";
+    let dir = place::scratch()?;
+    let recording = dir.path().join("sparse.mfrag");
+    let mut program = Command::new(place::tool("python3")?);
+    traced(Backend::Preload, &recording, program.args(["-c", SPARSE]).env("PYTHONMALLOC", "malloc"))?;
+    // Before the interpreter gives all of it back.
+    let at = before_exit(&recording, 500)?;
+    let at = ["--at", &at, "--allocator", "glibc"];
+    let report = json(&recording, &at)?;
+    let (real, run) = (number(&report["original"], "final_rss_bytes")?, &report["runs"][0]);
+    let sampled = number(run, "final_rss_bytes")?;
+    eprintln!("{real} really, {sampled} touched as sampled");
+    ensure!(number(&report, "sparse_blocks")? >= 40 && report["touch"] == "sampled", "{report}");
+    ensure!(real > 40 << 20 && real.abs_diff(sampled) * 20 <= real, "{real} really, {sampled} replayed");
+    // What the runs came to as pictures.
+    let plots = dir.path().join("plots");
+    let words = ["--plots", plots.to_str().context("a path")?, "--png"];
+    let all = json(&recording, &[&at[..], &["--touch", "all"], &words].concat())?;
+    for name in ["runs", "mappings"] {
+        let file = |kind: &str| plots.join(format!("{}-{name}.{kind}", report["pid"]));
+        let svg = fs::read_to_string(file("svg"))?;
+        ensure!(svg.starts_with("<svg") && svg.contains("glibc"), "{name} is no SVG that names the run");
+        let png = fs::read(file("png"))?;
+        let width = png.get(16..20).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
+        ensure!(png.starts_with(b"\x89PNG") && width == Some(1920), "{name} is {width:?} pixels wide");
+    }
+    let all = number(&all["runs"][0], "final_rss_bytes")?;
+    ensure!(all > 160 << 20, "every page of every block is written to, and only {all} bytes are resident");
+    let (told, mappings) = (&report["original"]["mappings"], &run["mappings"]);
+    for of in [told, mappings] {
+        let blocks = number(of, "heap")? + number(of, "anonymous")?;
+        ensure!((40 << 20..64 << 20).contains(&blocks) && number(of, "file")? > 0, "{of}");
+    }
+    Ok(())
+}
+
+fn time_passes_as_it_did() -> Result<()> {
+    let dir = place::scratch()?;
+    let recording = dir.path().join("slow.mfrag");
+    let mut program = Command::new(place::tool("python3")?);
+    let script = "import time\nfor n in range(8):\n  kept = bytes(1 << 20)\n  time.sleep(0.2)\nkept = None";
+    traced(Backend::Preload, &recording, program.args(["-c", script]))?;
+    let seconds = |pace| -> Result<f64> {
+        let report = json(&recording, &["--allocator", "glibc", "--pace", pace])?;
+        report["runs"][0]["seconds"].as_f64().context("no time")
+    };
+    let (fast, real, faster) = (seconds("fast")?, seconds("real")?, seconds("4x")?);
+    eprintln!("{fast} s fast, {real} s real, {faster} s at 4x");
+    ensure!(fast < 0.4 && real >= 1.4 && (0.35..real).contains(&faster), "{fast}, {real}, {faster}");
+    explains(&replay(&recording, &["--pace", "slow"])?, 125, &[&["4x"]])
+}
+
+/// Few blocks keep many pages; allocated anew they take little, and trimming returns what lies between.
+fn what_is_live_is_built_up_anew() -> Result<()> {
+    let dir = place::scratch()?;
+    let recording = dir.path().join("python.mfrag");
+    traced(Backend::Preload, &recording, &python()?)?;
+    // The burst is over by then, and the program sleeps.
+    let at = before_exit(&recording, 400)?;
+    let at = ["--at", at.as_str()];
+    let run = |words: &[&str]| -> Result<Value> { json(&recording, &[&at[..], words].concat()) };
+    let whole = run(&["--allocator", "glibc", "--trim"])?;
+    let (end, trimmed) = (number(&whole["runs"][0], "end_rss_bytes")?, number(&whole["runs"][0], "trimmed_rss_bytes")?);
+    let compact = run(&["--allocator", "glibc", "--compact", "age"])?;
+    let anew = number(&compact["runs"][0], "end_rss_bytes")?;
+    eprintln!("{end} bytes, {trimmed} trimmed, {anew} anew");
+    ensure!(end > 60 << 20 && trimmed < end / 2 && anew < trimmed, "{end}, {trimmed} trimmed, {anew} anew");
+    let few = run(&["--allocator", "glibc", "--compact", "size", "--most-blocks", "100"])?;
+    let blocks = number(&compact, "calls")?;
+    ensure!(number(&few, "calls")? == 100 && number(&few, "left_out_blocks")? == blocks - 100, "{few}");
+    let report = process::run(memfrag(&["report", "--json"])?.args(at).arg(&recording))?.success()?;
+    let report: Value = serde_json::from_slice(&report.stdout)?;
+    let live = number(&report["processes"][0]["end"], "live_blocks")?;
+    ensure!(live == blocks, "{live} blocks are live, {blocks} are built up");
+    if place::tool("musl-gcc").is_ok() {
+        let musl = run(&["--allocator", "musl"])?;
+        ensure!(musl["runs"][0]["outcome"] == "completed", "{musl}");
+    }
+    // The same data for a program in Rust.
+    let (in_c, in_rust) = (dir.path().join("c"), dir.path().join("rust"));
+    let calls_of = |dir: &Path, language: &str| -> Result<(Value, Vec<u8>)> {
+        let mut emit = memfrag(&["replay", "--language", language, "--emit"])?;
+        process::run(emit.arg(dir).args(at).arg(&recording))?.success()?;
+        process::run(Command::new("make").arg("-C").arg(dir))?.success()?;
+        let ended = process::run(Command::new(dir.join("replay")).arg(dir.join("replay.data")))?.success()?;
+        Ok((serde_json::from_slice(&ended.stdout)?, fs::read(dir.join("replay.data"))?))
+    };
+    let ((c, c_data), (rust, rust_data)) = (calls_of(&in_c, "c")?, calls_of(&in_rust, "rust")?);
+    ensure!(
+        c_data == rust_data && c["calls"] == rust["calls"] && rust["calls"] == rust["planned_calls"],
+        "{c}\n{rust}"
+    );
+    let (c, rust) = (number(&c, "final_bytes")?, number(&rust, "final_bytes")?);
+    ensure!(c.abs_diff(rust) * 20 <= c, "{c} bytes by C's malloc, {rust} by Rust's allocator");
     Ok(())
 }

@@ -165,6 +165,13 @@ impl Report {
     }
 }
 
+/// So long before the recorded process's end, as `--at` takes it: however slow a machine is, a program that sleeps last
+/// does so then.
+pub fn before_exit(recording: &Path, milliseconds: u64) -> Result<String> {
+    let end = Report::of(recording)?.number("/processes/0/exit/at_ns")?;
+    Ok(format!("{}ms", (end / 1_000_000).saturating_sub(milliseconds)))
+}
+
 /// Checks a message of memfrag's: the status, and that for each list one of its words is there (in any case). Thus a
 /// message must name what it is about and what to do, in whatever words.
 pub fn explains(ended: &Ended, code: i32, words: &[&[&str]]) -> Result<()> {

@@ -14,6 +14,7 @@ mod manual;
 mod model;
 mod plots;
 mod progress;
+mod remedies;
 mod replay;
 mod report;
 mod serve;
@@ -55,6 +56,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Trace(args) => trace::run(&args),
         Verb::Blame(args) => blame::run(&args),
         Verb::Compare(args) => compare::run(&args),
+        Verb::Remedies(args) => remedies::run(&args),
         Verb::Replay(args) => replay::run(&args),
         Verb::Model(args) => model::run(&args),
         Verb::Report(args) => report::run(&args),

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use memfrag::glibc::Version;
 use memfrag::model::{CHOICES, Choice, Factory, Lifetimes, Models, Recipe, Setting};
 use memfrag::recording::{Item, Reader};
-use memfrag::report::policies::{Document, MOST_FORETOLD, render};
+use memfrag::report::policies::{Document, MOST_FORETOLD, Outcome, render};
 use memfrag::report::{Report, ReportBuilder};
 use std::collections::HashMap;
 use std::path::Path;
@@ -35,6 +35,32 @@ pub(super) fn run(args: &ModelArgs) -> Result<u8> {
     let document = Document::new(meta.file, pid, comm, version.to_string(), setting.environment, heap);
     show(&document, args.json, || render(&document, style()))?;
     Ok(0)
+}
+
+/// What glibc's model makes of a process's calls until a moment: as glibc was set, and with each of its settings. `None` where the process's allocator is another one or of a version that is not known, or where there are too
+/// many events to ask for each.
+pub(super) fn tunables(
+    file: &Path,
+    builder: &ReportBuilder,
+    pid: u32,
+    until: u64,
+) -> Result<Option<(Outcome, Vec<Outcome>)>> {
+    let heaps = builder.heaps();
+    let allocator = heaps.index_of(pid).and_then(|at| builder.allocator(at)).filter(|found| found.name == "glibc");
+    let version = allocator.and_then(|found| found.version.or_else(|| version_of(&found.path, &found.name)));
+    let version = version.as_deref().and_then(Version::parse).filter(|version| version.offsets().is_some());
+    let Some(version) = version.filter(|_| builder.event_count() <= MOST_FORETOLD) else { return Ok(None) };
+    let info = heaps.index_of(pid).and_then(|at| heaps.info(at));
+    let environment = info.map(|info| info.settings.clone()).unwrap_or_default();
+    let setting = Setting { version, arena_max: arena_max(), environment, lifetimes: Lifetimes::default() };
+    // With settings of its own, glibc as it was; else what differs from the others in nothing but its settings.
+    let baseline = if setting.environment.is_empty() { "default" } else { "ptmalloc" };
+    let wanted = CHOICES.iter().filter(|choice| choice.name == baseline || choice.environment.is_some());
+    let recipe = Recipe::new(heaps, pid, &setting, wanted.collect());
+    let models = apply(file, Some(until), recipe.factory())?;
+    let mut outcomes =
+        models.heap(pid).into_iter().flat_map(memfrag::model::ModelHeap::policies).map(|it| Outcome::new(it.as_ref()));
+    Ok(outcomes.next().map(|default| (default, outcomes.collect())))
 }
 
 /// The policies of these names, all of them when there is none.

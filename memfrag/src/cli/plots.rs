@@ -4,7 +4,8 @@ use super::args::ReportArgs;
 use super::report::{about, complete, nanoseconds, reading_bar};
 use anyhow::{Context as _, Result};
 use memfrag::recording::{Item, Reader};
-use memfrag::report::plots::{Drawn, Looks, draw, html};
+use memfrag::report::plots::png::Rasteriser;
+use memfrag::report::plots::{Looks, Plot, draw, html};
 use memfrag::report::{Names, ReportBuilder, units};
 use std::fmt::Write as _;
 use std::fs;
@@ -44,7 +45,10 @@ pub(super) fn write(args: &ReportArgs) -> Result<String> {
     let drawn = draw(&builder, &looks, end);
     let mut said = String::new();
     if let Some(dir) = &args.plots {
-        let count = plots(dir, &drawn)?;
+        let rasteriser = args.png.then(Rasteriser::new).transpose()?;
+        let saved =
+            drawn.iter().map(|process| save(dir, &process.pid.to_string(), &process.plots, rasteriser.as_ref()));
+        let count: u64 = saved.sum::<Result<u64>>()?;
         let _ = writeln!(said, "{} in {}", units::plural(count, "picture", "pictures"), dir.display());
     }
     if let Some(file) = &args.html {
@@ -56,16 +60,19 @@ pub(super) fn write(args: &ReportArgs) -> Result<String> {
     Ok(said)
 }
 
-/// Writes each picture to a file of its own, and returns how many there are.
-fn plots(dir: &Path, drawn: &[Drawn]) -> Result<u64> {
+/// Writes each picture to a file of its own, `STEM-NAME.svg`, and to one of pixels beside it where these are wanted.
+/// Returns how many pictures there are.
+pub(super) fn save(dir: &Path, stem: &str, plots: &[Plot], rasteriser: Option<&Rasteriser>) -> Result<u64> {
     fs::create_dir_all(dir).with_context(|| format!("cannot make the directory {}", dir.display()))?;
-    let mut count = 0;
-    for process in drawn {
-        for plot in &process.plots {
-            let file = dir.join(format!("{}-{}.svg", process.pid, plot.name));
-            fs::write(&file, &plot.svg).with_context(|| format!("cannot write a picture to {}", file.display()))?;
-            count += 1;
+    for plot in plots {
+        let write = |kind: &str, bytes: &[u8]| {
+            let file = dir.join(format!("{stem}-{}.{kind}", plot.name));
+            fs::write(&file, bytes).with_context(|| format!("cannot write a picture to {}", file.display()))
+        };
+        write("svg", plot.svg.as_bytes())?;
+        if let Some(rasteriser) = rasteriser {
+            write("png", &rasteriser.png(&plot.svg)?)?;
         }
     }
-    Ok(count)
+    Ok(plots.len() as u64)
 }

@@ -1,10 +1,13 @@
 //! `memfrag replay`: the calls of a recording again, under other allocators.
 
-use super::args::{ReplayArgs, TouchChoice};
-use super::report::{print, reading_bar, show, style};
+use super::args::{LanguageChoice, OrderChoice, ReplayArgs, TouchChoice};
+use super::plots::save;
+use super::report::{nanoseconds, print, reading_bar, show, style};
 use anyhow::{Context as _, Result};
 use memfrag::recording::Reader;
-use memfrag::replay::{self, Allocator, Limits, Touch};
+use memfrag::replay::{self, Allocator, Compact, Language, Limits, Manner, Order, Touch, Wanted};
+use memfrag::report::plots::png::Rasteriser;
+use memfrag::report::plots::runs;
 use memfrag::report::replay::{RunReport, build, render};
 use memfrag::report::units::{count, plural};
 use std::ffi::{OsStr, OsString};
@@ -14,8 +17,14 @@ use std::fs;
 pub(super) fn run(args: &ReplayArgs) -> Result<u8> {
     let bar = reading_bar(Reader::open(&args.file)?.events());
     let mut progress = |read| bar.set_position(read);
+    let wanted =
+        Wanted { pid: args.pid, until: args.at.map(nanoseconds), compact: args.compact.map(|it| compact(it, args)) };
     if let Some(directory) = &args.emit {
-        let (chosen, planned) = replay::emit(&args.file, args.pid, directory, &mut progress)?;
+        let language = match args.language {
+            LanguageChoice::C => Language::C,
+            LanguageChoice::Rust => Language::Rust,
+        };
+        let (chosen, planned) = replay::emit(&args.file, &wanted, language, directory, &mut progress)?;
         bar.finish_and_clear();
         let threads = plural(planned.threads.into(), "thread", "threads");
         let (calls, directory) = (count(planned.calls), directory.display());
@@ -26,16 +35,21 @@ pub(super) fn run(args: &ReplayArgs) -> Result<u8> {
         return Ok(0);
     }
     let data = tempfile::NamedTempFile::new().context("cannot make a temporary file for the replay's data")?;
-    let (chosen, planned) = replay::prepare(&args.file, args.pid, data.reopen()?, data.path(), &mut progress)?;
+    let (chosen, planned) = replay::prepare(&args.file, &wanted, data.reopen()?, data.path(), &mut progress)?;
     bar.finish_and_clear();
     let limits = Limits { memory: args.memory_limit.map_or_else(available, Ok)?, time: args.time_limit };
-    let touch = if args.touch == TouchChoice::All { Touch::All } else { Touch::Nothing };
-    let mut report = build(args.file.display().to_string(), &chosen, &planned);
+    let touch = match args.touch {
+        TouchChoice::Sampled => Touch::Sampled,
+        TouchChoice::All => Touch::All,
+        TouchChoice::None => Touch::Nothing,
+    };
+    let manner = Manner { touch, pace: args.pace.0, trim: args.trim };
+    let mut report = build(args.file.display().to_string(), &chosen, &planned, &manner);
     for (name, found) in allocators(&args.allocator) {
         let run = match found {
             Ok(allocator) => {
                 eprintln!("memfrag: replaying under {}", allocator.name);
-                let outcome = replay::run(data.path(), &allocator, &args.env, touch, limits)
+                let outcome = replay::run(data.path(), &allocator, &args.env, manner, limits)
                     .with_context(|| format!("cannot run the replay under {name}"))?;
                 RunReport::new(&allocator.name, args.env.iter().map(variable).collect(), &outcome)
             }
@@ -44,8 +58,27 @@ pub(super) fn run(args: &ReplayArgs) -> Result<u8> {
         report.runs.push(run);
     }
     let all = report.runs.iter().all(|run| run.outcome == "completed");
+    if let Some(directory) = &args.plots {
+        let pictures = runs::draw(&report);
+        if pictures.is_empty() {
+            eprintln!("memfrag: no run came to readings of the recorded program, so there is nothing to draw");
+        }
+        let rasteriser = args.png.then(Rasteriser::new).transpose()?;
+        let count = save(directory, &report.pid.to_string(), &pictures, rasteriser.as_ref())?;
+        eprintln!("memfrag: {} in {}", plural(count, "picture", "pictures"), directory.display());
+    }
     show(&report, args.json, || render(&report, style()))?;
     Ok(if all { 0 } else { super::FAILED })
+}
+
+fn compact(order: OrderChoice, args: &ReplayArgs) -> Compact {
+    let order = match order {
+        OrderChoice::Age => Order::Age,
+        OrderChoice::Address => Order::Address,
+        OrderChoice::Size => Order::Size,
+    };
+    let all = u64::MAX;
+    Compact { order, most_blocks: args.most_blocks.unwrap_or(all), most_bytes: args.most_bytes.unwrap_or(all) }
 }
 
 /// The allocators that were asked for, or all that are installed.
@@ -62,7 +95,7 @@ fn variable((name, value): &(OsString, OsString)) -> String {
 }
 
 /// Half of the memory that is available on this machine.
-fn available() -> Result<u64> {
+pub(super) fn available() -> Result<u64> {
     let text = fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
     let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());

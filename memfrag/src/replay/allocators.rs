@@ -20,7 +20,13 @@ pub struct Allocator {
     pub name: String,
     /// The library to load before libc; `None` for libc's own.
     pub library: Option<PathBuf>,
+    /// The compiler to build the program with, where the allocator is that of another C library and cannot be loaded
+    /// into a program for this one.
+    pub compiler: Option<PathBuf>,
 }
+
+/// musl's compiler, which builds programs that have its C library within them.
+const MUSL: &str = "musl-gcc";
 
 /// Why there is no such allocator.
 #[derive(Debug, thiserror::Error)]
@@ -39,13 +45,19 @@ pub enum AllocatorError {
         /// The package that has it.
         package: &'static str,
     },
+    /// musl's malloc is in no library that could be loaded into a program for glibc.
+    #[error(
+        "musl's allocator cannot be loaded into a program for glibc, so the replay is built for musl, and its compiler \
+         {MUSL} is not in the PATH; apt install musl-tools"
+    )]
+    NoCompiler,
     /// It is neither a known name nor a file.
     #[error("{0:?} is neither the path of a library nor one of: glibc, {names}", names = names())]
     Unknown(String),
 }
 
 fn names() -> String {
-    KNOWN.iter().map(|(name, ..)| *name).collect::<Vec<_>>().join(", ")
+    KNOWN.iter().map(|(name, ..)| *name).chain(["musl"]).collect::<Vec<_>>().join(", ")
 }
 
 impl Allocator {
@@ -55,29 +67,43 @@ impl Allocator {
     /// When it is not installed, or nobody knows it.
     pub fn find(name: &str) -> Result<Self, AllocatorError> {
         if matches!(name, "glibc" | "libc") {
-            return Ok(Self { name: "glibc".to_owned(), library: None });
+            return Ok(Self::glibc());
+        }
+        if name == "musl" {
+            let compiler = in_path(MUSL).ok_or(AllocatorError::NoCompiler)?;
+            return Ok(Self { name: name.to_owned(), library: None, compiler: Some(compiler) });
         }
         if name.contains('/') && Path::new(name).is_file() {
-            return Ok(Self { name: name.to_owned(), library: Some(PathBuf::from(name)) });
+            return Ok(Self { name: name.to_owned(), library: Some(PathBuf::from(name)), compiler: None });
         }
         let Some(&(known, files, package)) = KNOWN.iter().find(|(known, ..)| *known == name) else {
             return Err(AllocatorError::Unknown(name.to_owned()));
         };
-        library(files).map(|path| Self { name: known.to_owned(), library: Some(path) }).ok_or_else(|| {
-            AllocatorError::Missing {
+        library(files).map(|path| Self { name: known.to_owned(), library: Some(path), compiler: None }).ok_or_else(
+            || AllocatorError::Missing {
                 name: known.to_owned(),
                 files: files.join(", "),
                 directories: DIRECTORIES.join(", "),
                 package,
-            }
-        })
+            },
+        )
+    }
+
+    /// The C library's own.
+    pub fn glibc() -> Self {
+        Self { name: "glibc".to_owned(), library: None, compiler: None }
     }
 
     /// glibc's, and all others that are installed.
     pub fn installed() -> Vec<Self> {
-        let others = KNOWN.iter().filter_map(|(name, ..)| Self::find(name).ok());
-        std::iter::once(Self { name: "glibc".to_owned(), library: None }).chain(others).collect()
+        let others = KNOWN.iter().map(|(name, ..)| *name).chain(["musl"]).filter_map(|name| Self::find(name).ok());
+        std::iter::once(Self::glibc()).chain(others).collect()
     }
+}
+
+/// A program in the search path.
+fn in_path(name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|directory| directory.join(name)).find(|path| path.is_file())
 }
 
 fn library(files: &[&str]) -> Option<PathBuf> {
@@ -98,7 +124,7 @@ mod tests {
     #[test]
     fn what_there_is_not_is_told_with_what_there_is() {
         let said = Allocator::find("hoard").unwrap_err().to_string();
-        assert!(said.contains("\"hoard\"") && said.contains("jemalloc, mimalloc, tcmalloc"), "{said}");
+        assert!(said.contains("\"hoard\"") && said.contains("jemalloc, mimalloc, tcmalloc, musl"), "{said}");
         assert!(matches!(Allocator::find("/no/such/lib.so"), Err(AllocatorError::Unknown(_))));
     }
 

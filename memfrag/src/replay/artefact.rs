@@ -1,19 +1,48 @@
 //! A recording made into a replay's data, or into a directory that stands alone.
 
 use super::choose::{Candidate, candidates};
+use super::compact::{self, Compact};
 use super::data::DataFile;
 use super::plan::{Apart, Planned, Planner};
+use super::survey::Survey;
 use crate::model::{Models, Policy};
 use crate::recording::{Item, Reader, RecordingError};
+use crate::target::{MemorySample, Residency};
+use memfrag_common::Event;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-const PROGRAM: &str = include_str!("program/replay.c");
-const MAKEFILE: &str = include_str!("program/Makefile");
-const README: &str = include_str!("program/README.md");
+/// The language of a program that stands alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Language {
+    /// C.
+    #[default]
+    C,
+    /// Rust.
+    Rust,
+}
+
+impl Language {
+    /// What is written beside the data: names and contents.
+    const fn files(self) -> [(&'static str, &'static str); 3] {
+        match self {
+            Self::C => [
+                ("replay.c", include_str!("program/replay.c")),
+                ("Makefile", include_str!("program/Makefile")),
+                ("README.md", include_str!("program/README.md")),
+            ],
+            Self::Rust => [
+                ("replay.rs", include_str!("program/replay.rs")),
+                ("Makefile", include_str!("program/rust/Makefile")),
+                ("README.md", include_str!("program/rust/README.md")),
+            ],
+        }
+    }
+}
 
 /// Why there is no replay.
 #[derive(Debug, thiserror::Error)]
@@ -52,51 +81,143 @@ pub enum ReplayError {
     },
 }
 
+/// What of a recording is replayed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    /// The process; `None` for the one that made most calls.
+    pub pid: Option<u32>,
+    /// The calls until this moment, in nanoseconds since the trace began; `None` for all.
+    pub until: Option<u64>,
+    /// Not what was called, but what is live then.
+    pub compact: Option<Compact>,
+}
+
 /// Makes the calls of one process of a recording into a replay's data in the empty file `data`, which messages call
-/// `path`: those of `pid`, or of the process that made most. `progress` is told how many events were read.
+/// `path`. `progress` is told how many events were read; where the recording tells which pages were resident, it is read
+/// twice.
 ///
 /// # Errors
 /// When the recording cannot be read or has no such calls, or the file cannot take them.
 pub fn prepare(
     recording: &Path,
-    pid: Option<u32>,
+    wanted: &Wanted,
     data: File,
     path: &Path,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(Candidate, Planned), ReplayError> {
     let reader = Reader::open(recording)?;
-    let chosen = choose(recording, pid, &candidates(&reader))?;
-    let planner = Planner::new(chosen.pid, DataFile::new(data));
-    // How many programs the process has begun, as the heaps are made for them.
-    let begun = Arc::new(AtomicU64::new(0));
-    let mut models = Models::new({
-        let (planner, begun, pid, execs) = (planner.clone(), Arc::clone(&begun), chosen.pid, chosen.execs);
-        Box::new(move |of| -> Vec<Box<dyn Policy>> {
-            let is_it = of == pid && begun.fetch_add(1, Relaxed) == execs;
-            vec![if is_it { Box::new(planner.clone()) } else { Box::new(Apart) }]
-        })
-    });
-    let mut items = reader.items();
-    let mut read = 0;
-    while let Some(item) = items.next_item() {
-        match item {
-            Item::Events(events) => {
-                models.apply_all(events);
-                read += events.len() as u64;
-                progress(read);
+    let chosen = choose(recording, wanted.pid, &candidates(&reader))?;
+    let failed = |source| ReplayError::Write { path: path.to_path_buf(), source };
+    let mut following = Following { reader: &reader, chosen: &chosen, until: wanted.until, progress };
+    let (touched, live) = if chosen.looks > 0 || wanted.compact.is_some() {
+        let survey = Survey::default();
+        following.follow(&survey, |look| {
+            if let Look::Pages(pages) = look {
+                survey.look(pages);
             }
-            Item::Layout { time, pid, layout } => models.layout(time, pid, &layout),
-            Item::Memory(sample) if sample.pid == chosen.pid && begun.load(Relaxed) <= chosen.execs + 1 => {
-                planner.sample(&sample);
+        });
+        survey.finish()
+    } else {
+        Default::default()
+    };
+    let kinds = touched.kinds;
+    let mut file = DataFile::new(data);
+    let (result, file) = if let Some(compact) = wanted.compact {
+        let planned = compact::plan(live, &touched, compact, &mut file);
+        (planned, file)
+    } else {
+        drop(live);
+        let planner = Planner::new(chosen.pid, touched, file);
+        let last = following.follow(&planner, |look| {
+            if let Look::Memory(sample) = look {
+                planner.sample(sample);
             }
-            _ => {}
+        });
+        planner.end(last);
+        planner.finish().ok_or_else(|| failed(io::Error::other("the plan is still in use")))?
+    };
+    let result = Planned { kinds, ..result };
+    file.finish(&result).map_err(failed)?;
+    Ok((chosen, result))
+}
+
+/// A look at a process's memory.
+enum Look {
+    Memory(MemorySample),
+    Pages(Residency),
+}
+
+impl Look {
+    fn time(&self) -> u64 {
+        match self {
+            Self::Memory(sample) => sample.time,
+            Self::Pages(residency) => residency.time,
         }
     }
-    drop(models);
-    let failed = |source| ReplayError::Write { path: path.to_path_buf(), source };
-    let (result, data) = planner.finish().ok_or_else(|| failed(io::Error::other("the plan is still in use")))?;
-    data.finish(&result).map_err(failed)?;
-    Ok((chosen, result))
+}
+
+/// Goes through a recording for one of its heaps.
+struct Following<'a> {
+    reader: &'a Reader,
+    chosen: &'a Candidate,
+    until: Option<u64>,
+    progress: &'a mut dyn FnMut(u64),
+}
+
+impl Following<'_> {
+    /// Passes the requests of the heap on to a policy, and what was seen of its process's memory to `take`, each where it
+    /// belongs by its time: events come into a recording a little later than what is read at the same moment. Returns
+    /// the time that the recording has come to.
+    fn follow<P: Policy + Clone + 'static>(&mut self, policy: &P, mut take: impl FnMut(&Look)) -> u64 {
+        let last = self.until.unwrap_or(u64::MAX);
+        // How many programs the process has begun, as the heaps are made for them.
+        let begun = Arc::new(AtomicU64::new(0));
+        let mut models = Models::new({
+            let (policy, begun, pid, execs) = (policy.clone(), Arc::clone(&begun), self.chosen.pid, self.chosen.execs);
+            Box::new(move |of| -> Vec<Box<dyn Policy>> {
+                let is_it = of == pid && begun.fetch_add(1, Relaxed) == execs;
+                vec![if is_it { Box::new(policy.clone()) } else { Box::new(Apart) }]
+            })
+        });
+        let mut items = self.until.map_or_else(|| self.reader.items(), |until| self.reader.items_until(until));
+        let (mut read, mut time) = (0, 0);
+        let mut looks: VecDeque<Look> = VecDeque::new();
+        while let Some(item) = items.next_item() {
+            let its_own = |pid| pid == self.chosen.pid && begun.load(Relaxed) <= self.chosen.execs + 1;
+            match &item {
+                Item::Events(events) => {
+                    let mut rest = *events;
+                    while let Some(look) = looks.front() {
+                        let before = rest.iter().position(|event| event.time > look.time());
+                        let Some(before) = before else { break };
+                        models_until(&mut models, &rest[..before], last);
+                        rest = &rest[before..];
+                        looks.pop_front().iter().for_each(&mut take);
+                    }
+                    models_until(&mut models, rest, last);
+                    time = events.iter().map(|event| event.time).filter(|&time| time <= last).fold(time, u64::max);
+                    read += events.len() as u64;
+                    (self.progress)(read);
+                }
+                Item::Layout { time, pid, layout } if *time <= last => models.layout(*time, *pid, layout),
+                Item::Memory(sample) if sample.time <= last && its_own(sample.pid) => {
+                    time = time.max(sample.time);
+                    looks.push_back(Look::Memory(*sample));
+                }
+                Item::Residency(look) if look.time <= last && its_own(look.pid) => {
+                    looks.push_back(Look::Pages(look.clone()));
+                }
+                _ => {}
+            }
+        }
+        looks.iter().for_each(take);
+        time
+    }
+}
+
+/// Applies events that are not later than `last`.
+fn models_until(models: &mut Models, events: &[Event], last: u64) {
+    events.split(|event| event.time > last).for_each(|events| models.apply_all(events));
 }
 
 fn choose(recording: &Path, pid: Option<u32>, all: &[Candidate]) -> Result<Candidate, ReplayError> {
@@ -120,13 +241,14 @@ fn choose(recording: &Path, pid: Option<u32>, all: &[Candidate]) -> Result<Candi
     })
 }
 
-/// Makes a recording into a directory that stands alone: a C program, its data, how to build and run it.
+/// Makes a recording into a directory that stands alone: a program, its data, how to build and run it.
 ///
 /// # Errors
 /// As [`prepare`]; when the directory or a file in it cannot be made.
 pub fn emit(
     recording: &Path,
-    pid: Option<u32>,
+    wanted: &Wanted,
+    language: Language,
     directory: &Path,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(Candidate, Planned), ReplayError> {
@@ -135,11 +257,11 @@ pub fn emit(
         move |source| ReplayError::Write { path, source }
     };
     std::fs::create_dir_all(directory).map_err(failed(directory))?;
-    for (name, text) in [("replay.c", PROGRAM), ("Makefile", MAKEFILE), ("README.md", README)] {
+    for (name, text) in language.files() {
         let path = directory.join(name);
         std::fs::write(&path, text).map_err(failed(&path))?;
     }
     let path = directory.join("replay.data");
     let data = File::create(&path).map_err(failed(&path))?;
-    prepare(recording, pid, data, &path, progress)
+    prepare(recording, wanted, data, &path, progress)
 }

@@ -18,6 +18,8 @@ pub struct Candidate {
     pub comm: String,
     /// Calls of the allocator.
     pub calls: u64,
+    /// How often it was looked at which of its pages were resident.
+    pub looks: u64,
     /// The process it was forked from, when its heap began as a copy of that one's.
     pub copied_from: Option<u32>,
 }
@@ -28,7 +30,7 @@ pub fn candidates(reader: &Reader) -> Vec<Candidate> {
     let mut current: HashMap<u32, usize> = HashMap::new();
     let mut names: HashMap<u32, String> = HashMap::new();
     let begin = |all: &mut Vec<Candidate>, pid, execs, copied_from| {
-        all.push(Candidate { pid, execs, comm: String::new(), calls: 0, copied_from });
+        all.push(Candidate { pid, execs, comm: String::new(), calls: 0, looks: 0, copied_from });
         all.len() - 1
     };
     let mut items = reader.items();
@@ -41,6 +43,11 @@ pub fn candidates(reader: &Reader) -> Vec<Candidate> {
                     all[at].comm.clone_from(&process.comm);
                 }
                 names.insert(process.pid, process.comm);
+            }
+            Item::Residency(look) => {
+                if let Some(&at) = current.get(&look.pid) {
+                    all[at].looks += 1;
+                }
             }
             Item::Events(events) => {
                 for event in events {

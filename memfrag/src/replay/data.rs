@@ -8,7 +8,18 @@
 //! readings u64 time in nanoseconds, u64 resident bytes, u64 resident anonymous bytes, for each
 //! ```
 //!
-//! A step is a byte that says which, and its numbers as LEB128. The header is written last: a file that was cut short
+//! A step is a byte that says which, and its numbers as LEB128:
+//!
+//! ```text
+//!  1 malloc    slot, size            7 join    thread
+//!  2 calloc    slot, size            8 wait    thread, how much it has done
+//!  3 memalign  slot, size, log2      9 sample  number of the reading
+//!  4 realloc   slot, size           10 touch   pages of the next block that are written to; without it, all
+//!  5 free      slot                 11 pause   microseconds since the first call
+//!  6 spawn     thread               12 end
+//! ```
+//!
+//! The header is written last: a file that was cut short
 //! has none. Memory is bounded by the number of threads, whatever the number of steps.
 
 use super::plan::{How, Planned, Step, Steps};
@@ -17,7 +28,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 /// The version that is written.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 const MAGIC: &[u8; 8] = b"MFREPLAY";
 const HEADER: u64 = 96;
 const CHUNK_HEADER: usize = 16;
@@ -130,6 +141,9 @@ fn encode(step: Step, to: &mut Vec<u8>) {
         Step::Join { thread } => (7, [Some(thread.into()), None, None]),
         Step::Wait { thread, done } => (8, [Some(thread.into()), Some(done), None]),
         Step::Sample { number } => (9, [Some(number.into()), None, None]),
+        Step::Touch { pages } => (10, [Some(pages), None, None]),
+        Step::Pause { microseconds } => (11, [Some(microseconds), None, None]),
+        Step::End => (12, [None; 3]),
     };
     to.push(code);
     for mut number in numbers.into_iter().flatten() {

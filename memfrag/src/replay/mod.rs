@@ -3,6 +3,8 @@
 //! | module | job |
 //! |---|---|
 //! | `plan` | from requests to steps of threads: blocks become slots, and threads wait where a block changes hands |
+//! | `survey` | how much of each block was resident, and what is live at a moment |
+//! | `compact` | what is live at a moment as a plan of its own |
 //! | `data` | the steps as a file, which the program in `program/` goes through |
 //! | `choose` | which heap of a recording is replayed |
 //! | `artefact` | a recording made into data, or into a directory that stands alone |
@@ -15,13 +17,17 @@
 mod allocators;
 mod artefact;
 mod choose;
+mod compact;
 mod data;
 mod plan;
 mod run;
+mod survey;
 
 pub use allocators::{Allocator, AllocatorError};
-pub use artefact::{ReplayError, emit, prepare};
+pub use artefact::{Language, ReplayError, Wanted, emit, prepare};
 pub use choose::{Candidate, candidates};
+pub use compact::{Compact, Order};
 pub use data::DataFile;
 pub use plan::{How, Planned, Planner, Reading, Step, Steps};
-pub use run::{Limits, Outcome, Point, Run, Touch, run};
+pub use run::{Limits, Manner, Outcome, Point, Run, Sums, Touch, run};
+pub use survey::{Kinds, Touched};

@@ -1,6 +1,7 @@
 //! From requests to steps: which thread does what, and what it has to wait for.
 
-use crate::glibc::layout::{ChunkKind, HEADER, Layout, Segment};
+use super::survey::{Kinds, Touched, in_use};
+use crate::glibc::Layout;
 use crate::model::{BlockId, Caller, Contents, Counts, Fact, Footprint, Policy, Request};
 use crate::target::MemorySample;
 use memfrag_common::Function;
@@ -56,7 +57,7 @@ pub enum Step {
     Wait {
         /// The thread.
         thread: u32,
-        /// Allocations, reallocations, frees and samples, from its start.
+        /// Allocations, reallocations, frees, samples and the end, from its start.
         done: u64,
     },
     /// Reads the replay's own memory: here the recording has a reading of the program's.
@@ -64,6 +65,18 @@ pub enum Step {
         /// The reading's number, from 0.
         number: u32,
     },
+    /// The next block of this thread is written to only in part.
+    Touch {
+        /// Pages, from its beginning.
+        pages: u64,
+    },
+    /// What follows was not done earlier than this.
+    Pause {
+        /// Microseconds since the first call.
+        microseconds: u64,
+    },
+    /// All that was recorded is done: reads the replay's own memory for the last time.
+    End,
 }
 
 /// Takes the steps of a plan, those of each thread in their order.
@@ -71,6 +84,9 @@ pub trait Steps: Send {
     /// The next step of a thread.
     fn step(&mut self, thread: u32, step: Step);
 }
+
+/// How far apart in time the calls of a thread must be for the plan to tell, in nanoseconds.
+const PAUSE: u64 = 1_000_000;
 
 /// A reading of the recorded program's memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,8 +116,14 @@ pub struct Planned {
     pub unknown: u64,
     /// Events lost in the recording.
     pub lost: u64,
+    /// Blocks that are written to only in part, as they were seen to be resident.
+    pub sparse: u64,
+    /// Live blocks that did not fit into the bounds of a compact plan.
+    pub left_out: u64,
     /// Readings of the recorded program's memory.
     pub readings: Vec<Reading>,
+    /// Its resident bytes by kind of mapping, when its pages were looked at last.
+    pub kinds: Option<Kinds>,
 }
 
 /// Where a block is, and the call that used it last.
@@ -122,6 +144,8 @@ struct Thread {
     known: HashMap<u32, u64>,
     /// Samples that it knows to be taken.
     samples: usize,
+    /// The time that its steps have come to, since the first call.
+    time: u64,
     ended: bool,
 }
 
@@ -150,12 +174,21 @@ struct Plan<S> {
     older: HashMap<u64, Place>,
     /// A block from before that is about to be resized.
     resized: Option<Place>,
+    /// How much of blocks was seen resident.
+    touched: Touched,
+    /// Blocks allocated and resized so far, those from before aside.
+    serial: u64,
+    /// When the first call was made.
+    first: Option<u64>,
 }
 
 impl<S: Steps> Plan<S> {
     /// No call yet; only the main thread, whose id is the process's.
-    fn new(pid: u32, steps: S) -> Self {
+    fn new(pid: u32, touched: Touched, steps: S) -> Self {
         Self {
+            touched,
+            serial: 0,
+            first: None,
             steps,
             planned: Planned::default(),
             threads: vec![Thread::default()],
@@ -199,6 +232,32 @@ impl<S: Steps> Plan<S> {
         }
         self.latest = thread;
         thread
+    }
+
+    /// The thread that calls, when it does.
+    fn caller(&mut self, caller: &Caller) -> u32 {
+        let thread = self.thread(caller.thread);
+        self.pass(thread, caller.time);
+        thread
+    }
+
+    /// Time has passed until a thread does what comes next.
+    fn pass(&mut self, thread: u32, time: u64) {
+        let since = time.saturating_sub(*self.first.get_or_insert(time));
+        let last = &mut self.threads[thread as usize].time;
+        if since >= last.saturating_add(PAUSE) {
+            *last = since;
+            self.steps.step(thread, Step::Pause { microseconds: since / 1000 });
+        }
+    }
+
+    /// A block is about to be allocated or resized: it may be one that is written to only in part.
+    fn touch(&mut self, thread: u32, caller: &Caller, size: u64) {
+        self.serial += 1;
+        if let Some(pages) = self.touched.pages(self.serial, caller.site, size) {
+            self.planned.sparse += 1;
+            self.steps.step(thread, Step::Touch { pages });
+        }
     }
 
     /// Counts a call of a thread on a slot.
@@ -275,11 +334,11 @@ impl<S: Steps> Plan<S> {
     /// A heap as it lay in memory before the first call: its blocks are put there first, in the order of their
     /// addresses.
     fn begin_with(&mut self, layout: &Layout) {
-        let chunks = layout.arenas.iter().flat_map(|arena| &arena.segments).flat_map(Segment::iter);
-        let used = chunks.filter(|(_, chunk)| chunk.kind() == ChunkKind::Used);
-        let blocks = used.map(|(address, chunk)| (address + HEADER, chunk.bytes() - 8));
-        let mapped = layout.mapped.iter().map(|chunk| (chunk.address + HEADER, chunk.bytes - HEADER));
-        for (address, size) in blocks.chain(mapped).collect::<Vec<_>>() {
+        for (address, size) in in_use(layout) {
+            if let Some(pages) = self.touched.older_pages(address) {
+                self.planned.sparse += 1;
+                self.steps.step(0, Step::Touch { pages });
+            }
             let request = Request { size, align_log2: 0, function: Function::Malloc };
             let place = self.allocate(0, &request);
             self.older.insert(address, place);
@@ -295,7 +354,7 @@ impl<S: Steps> Plan<S> {
             Fact::ThreadExit => self.exit(caller.thread),
             Fact::UnknownFree(addr) => match self.older.remove(&addr) {
                 Some(place) => {
-                    let thread = self.thread(caller.thread);
+                    let thread = self.caller(caller);
                     self.free(thread, place);
                 }
                 None => self.planned.unknown += 1,
@@ -327,11 +386,34 @@ impl<S: Steps> Plan<S> {
         }
     }
 
-    fn sample(&mut self, sample: &MemorySample) {
+    /// The thread that made the last call waits for what all others have done until `time`.
+    fn gather(&mut self, time: u64) -> u32 {
         let sampler = self.latest;
         for other in 0..self.threads.len() {
             self.wait(sampler, other as u32, self.threads[other].done);
         }
+        if self.first.is_some() {
+            self.pass(sampler, time);
+        }
+        sampler
+    }
+
+    /// Nothing follows. Threads that have not ended do so only when memory has been read: an allocator may take back
+    /// what an ending thread holds.
+    fn end(&mut self, time: u64) {
+        let last = self.gather(time);
+        self.steps.step(last, Step::End);
+        self.threads[last as usize].done += 1;
+        let done = self.threads[last as usize].done;
+        for other in 0..self.threads.len() {
+            if !self.threads[other].ended {
+                self.wait(other as u32, last, done);
+            }
+        }
+    }
+
+    fn sample(&mut self, sample: &MemorySample) {
+        let sampler = self.gather(sample.time);
         let number = self.planned.readings.len() as u32;
         self.steps.step(sampler, Step::Sample { number });
         let thread = &mut self.threads[sampler as usize];
@@ -354,9 +436,10 @@ impl<S> Clone for Planner<S> {
 }
 
 impl<S: Steps> Planner<S> {
-    /// A plan for the heap of the process `pid`, whose steps go to `steps`.
-    pub fn new(pid: u32, steps: S) -> Self {
-        Self(Arc::new(Mutex::new(Plan::new(pid, steps))))
+    /// A plan for the heap of the process `pid`, whose blocks are written to as far as they were `touched`. Its steps go
+    /// to `steps`.
+    pub fn new(pid: u32, touched: Touched, steps: S) -> Self {
+        Self(Arc::new(Mutex::new(Plan::new(pid, touched, steps))))
     }
 
     fn plan(&self) -> MutexGuard<'_, Plan<S>> {
@@ -366,6 +449,11 @@ impl<S: Steps> Planner<S> {
     /// The recorded program's memory was read now.
     pub fn sample(&self, sample: &MemorySample) {
         self.plan().sample(sample);
+    }
+
+    /// Nothing more comes; the recording went on until `time`.
+    pub fn end(&self, time: u64) {
+        self.plan().end(time);
     }
 
     /// Calls planned so far.
@@ -388,7 +476,8 @@ impl<S: Steps + std::fmt::Debug + 'static> Policy for Planner<S> {
 
     fn allocate(&mut self, caller: &Caller, block: BlockId, request: &Request, _observed: u64) -> Option<u64> {
         let mut plan = self.plan();
-        let thread = plan.thread(caller.thread);
+        let thread = plan.caller(caller);
+        plan.touch(thread, caller, request.size);
         let place = plan.allocate(thread, request);
         plan.put(block, place);
         None
@@ -397,14 +486,15 @@ impl<S: Steps + std::fmt::Debug + 'static> Policy for Planner<S> {
     fn free(&mut self, caller: &Caller, block: BlockId) {
         let mut plan = self.plan();
         if let Some(place) = plan.take(block) {
-            let thread = plan.thread(caller.thread);
+            let thread = plan.caller(caller);
             plan.free(thread, place);
         }
     }
 
     fn reallocate(&mut self, caller: &Caller, block: BlockId, request: &Request, _observed: u64) -> Option<u64> {
         let mut plan = self.plan();
-        let thread = plan.thread(caller.thread);
+        let thread = plan.caller(caller);
+        plan.touch(thread, caller, request.size);
         let place = match plan.take(block) {
             Some(place) => plan.reallocate(thread, place, request.size),
             None => plan.allocate(thread, request),

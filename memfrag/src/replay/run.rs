@@ -1,6 +1,7 @@
 //! The program run under an allocator, watched and limited.
 
 use super::allocators::Allocator;
+use super::survey::Kinds;
 use serde::Deserialize;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -16,14 +17,41 @@ const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/replay"));
 /// How often a run is looked at.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// The same program as source, for other C libraries.
+const SOURCE: &str = include_str!("program/replay.c");
+
 /// Whether blocks are written to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Touch {
-    /// Every page of every block.
+    /// As many pages of each block as were seen resident in the recorded program; all, where that is not known.
     #[default]
+    Sampled,
+    /// Every page of every block.
     All,
     /// None: what stays resident is the allocator's own doing.
     Nothing,
+}
+
+impl Touch {
+    /// Its word on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sampled => "sampled",
+            Self::All => "all",
+            Self::Nothing => "none",
+        }
+    }
+}
+
+/// How a run is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Manner {
+    /// Whether blocks are written to.
+    pub touch: Touch,
+    /// How many times as fast as recorded; `None` for as fast as possible.
+    pub pace: Option<f64>,
+    /// Whether to call `malloc_trim(0)` at the end, and to read memory again.
+    pub trim: bool,
 }
 
 /// What a run may take.
@@ -65,8 +93,34 @@ pub struct Run {
     pub final_bytes: u64,
     /// Minor page faults.
     pub minor_faults: u64,
+    /// Resident bytes by kind of mapping at the last reading of the recorded program's memory; at the end, where there is
+    /// none.
+    pub mappings: Sums,
+    /// By how much anonymous resident memory had grown after `malloc_trim(0)`, where that was called.
+    #[serde(default)]
+    pub trimmed_bytes: Option<u64>,
+    /// Resident bytes by kind of mapping then.
+    #[serde(default)]
+    pub trimmed_mappings: Option<Sums>,
     /// Memory at each reading of the recorded program's.
     pub points: Vec<Point>,
+}
+
+/// Resident bytes by kind of mapping, as the program tells them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[allow(missing_docs, reason = "the names are those of survey::Kinds")]
+pub struct Sums {
+    pub heap: u64,
+    pub anonymous: u64,
+    pub stack: u64,
+    pub file: u64,
+    pub other: u64,
+}
+
+impl From<Sums> for Kinds {
+    fn from(it: Sums) -> Self {
+        Self { heap: it.heap, anonymous: it.anonymous, stack: it.stack, file: it.file, other: it.other }
+    }
 }
 
 /// How a run ended.
@@ -105,13 +159,23 @@ pub fn run(
     data: &Path,
     allocator: &Allocator,
     environment: &[(OsString, OsString)],
-    touch: Touch,
+    manner: Manner,
     limits: Limits,
 ) -> io::Result<Outcome> {
-    let (program, mut results) = (program()?, memory_file(c"memfrag-results")?);
+    let program = match &allocator.compiler {
+        Some(compiler) => build(compiler)?,
+        None => program()?,
+    };
+    let mut results = memory_file(c"memfrag-results")?;
     let mut said = memory_file(c"memfrag-said")?;
     let mut command = Command::new(own_path(&program));
-    command.arg0("replay").args(["--touch", if touch == Touch::All { "all" } else { "none" }]).arg(data);
+    command.arg0("replay").args(["--touch", manner.touch.name()]);
+    if let Some(factor) = manner.pace {
+        command.arg("--pace").arg(factor.to_string());
+    }
+    // It is glibc's, and nothing to other allocators.
+    let trims = manner.trim && allocator.library.is_none() && allocator.compiler.is_none();
+    command.args(trims.then_some("--trim")).arg(data);
     command.stdin(Stdio::null()).stdout(results.try_clone()?).stderr(said.try_clone()?);
     for name in ["LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_ARENA_MAX", "MALLOC_CONF"] {
         command.env_remove(name);
@@ -164,6 +228,20 @@ fn program() -> io::Result<File> {
     let mut file = memory_file(c"memfrag-replay")?;
     file.write_all(PROGRAM)?;
     File::open(own_path(&file))
+}
+
+/// The program built by a compiler for another C library.
+fn build(compiler: &Path) -> io::Result<File> {
+    let directory = tempfile::tempdir()?;
+    let (source, to) = (directory.path().join("replay.c"), directory.path().join("replay"));
+    fs::write(&source, SOURCE)?;
+    let built = Command::new(compiler).args(["-O2", "-static", "-pthread", "-o"]).args([&to, &source]).output()?;
+    if !built.status.success() {
+        let said = String::from_utf8_lossy(&built.stderr);
+        let said = said.lines().next().unwrap_or("it said nothing").to_owned();
+        return Err(io::Error::other(format!("{} cannot build the replay: {said}", compiler.display())));
+    }
+    File::open(&to)
 }
 
 /// The path by which a child opens a file of ours.

@@ -17,6 +17,7 @@
 //! | [`policies`] | what allocation policies make of a heap's events |
 //! | [`heap`], [`trim`] | a heap walked from outside, and what trimming would return of it |
 //! | [`compare`] | two states side by side |
+//! | [`remedies`] | what would bring resident memory down |
 //! | [`replay`] | the same calls under other allocators, beside the recorded program |
 //! | `names` | the names of functions, and the frames above call sites |
 //! | [`json`] | for programs |
@@ -38,6 +39,7 @@ mod names;
 mod page;
 pub mod plots;
 pub mod policies;
+pub mod remedies;
 pub mod replay;
 pub mod sites;
 pub mod text;

@@ -71,6 +71,14 @@ impl Page {
         self.line(&painted);
     }
 
+    /// A quiet sentence below a table.
+    pub(super) fn remark(&mut self, text: &str) {
+        for part in wrap(text, self.style.width() - 2) {
+            let part = self.style.paint(Tone::Quiet, &part);
+            self.line(&format!("  {part}"));
+        }
+    }
+
     /// A named line, its text wrapped and hanging under its beginning.
     pub(super) fn field(&mut self, name: &str, tone: Option<Tone>, text: &str) {
         const INDENT: usize = 13;

@@ -138,6 +138,7 @@ impl Page {
         self.chart(process, report);
         if let Some(ledger) = &process.end.ledger {
             self.ledger(ledger, process.older_unknown);
+            self.foretold(ledger);
         }
         self.metrics(process);
         self.functions(process);

@@ -34,7 +34,12 @@ fn free(addr: u64) -> Op {
 
 /// The plan of some events; `None` is a reading of memory.
 fn plan(events: &[Option<Event>]) -> (Planned, Vec<Vec<Step>>) {
-    let planner = Planner::new(PID, Kept::default());
+    plan_of(events, Touched::default(), None)
+}
+
+/// The same with blocks written to in part, and an end.
+fn plan_of(events: &[Option<Event>], touched: Touched, end: Option<u64>) -> (Planned, Vec<Vec<Step>>) {
+    let planner = Planner::new(PID, touched, Kept::default());
     let mut heap = ModelHeap::new(vec![Box::new(planner.clone())]);
     for event in events {
         match event {
@@ -43,6 +48,9 @@ fn plan(events: &[Option<Event>]) -> (Planned, Vec<Vec<Step>>) {
         }
     }
     drop(heap);
+    if let Some(time) = end {
+        planner.end(time);
+    }
     let (result, Kept(mut steps)) = planner.finish().unwrap();
     steps.resize(result.threads as usize, Vec::new());
     (result, steps)
@@ -99,7 +107,17 @@ fn execute(steps: &[Vec<Step>], dice: &mut impl FnMut(usize) -> usize) -> Vec<Ve
                 assert!(taken.insert(number));
                 done[thread] += 1;
             }
-            Step::Join { .. } | Step::Wait { .. } => {}
+            Step::End => {
+                assert!(
+                    (0..steps.len()).all(|other| {
+                        let left = &steps[other][at[other]..];
+                        left.iter().all(|step| matches!(step, Step::Wait { .. }))
+                    }),
+                    "calls follow the end"
+                );
+                done[thread] += 1;
+            }
+            Step::Join { .. } | Step::Wait { .. } | Step::Touch { .. } | Step::Pause { .. } => {}
         }
     }
     for (thread, steps) in steps.iter().enumerate() {
@@ -177,6 +195,39 @@ fn a_reading_is_of_one_moment_for_all() {
     assert_eq!(steps[1][2..], [Step::Wait { thread: 2, done: 2 }, Step::Allocate { slot: 2, how, size: 30 }]);
 }
 
+#[test]
+fn time_is_told_where_it_passes() {
+    let at = |time, tid, op| Some(Event { time, pid: PID, tid, op });
+    let ms = 1_000_000;
+    let (_, steps) = plan_of(
+        &[
+            at(7 * ms, PID, malloc(0x1000, 10)),
+            at(7 * ms + 999, PID, malloc(0x2000, 20)),
+            at(9 * ms, PID, free(0x1000)),
+            at(9 * ms, 7, malloc(0x3000, 30)),
+        ],
+        Touched::default(),
+        Some(20 * ms),
+    );
+    let how = How::Malloc;
+    let main = vec![
+        Step::Allocate { slot: 0, how, size: 10 },
+        Step::Allocate { slot: 1, how, size: 20 },
+        Step::Pause { microseconds: 2000 },
+        Step::Free { slot: 0 },
+        Step::Spawn { thread: 1 },
+        // It does not end before memory is read.
+        Step::Wait { thread: 1, done: 2 },
+    ];
+    let other = vec![
+        Step::Pause { microseconds: 2000 },
+        Step::Allocate { slot: 2, how, size: 30 },
+        Step::Pause { microseconds: 13_000 },
+        Step::End,
+    ];
+    assert_eq!(steps, [main, other]);
+}
+
 /// What a random program does next.
 #[derive(Clone, Copy, Debug)]
 enum Deed {
@@ -239,7 +290,8 @@ proptest! {
                 Deed::Free(..) | Deed::Resize(..) => {}
             }
         }
-        let (planned, steps) = plan(&events);
+        let (planned, steps) = plan_of(&events, Touched::default(), Some(0));
+        prop_assert_eq!(steps.iter().flatten().filter(|step| **step == Step::End).count(), 1);
         let mut state = seed | 1;
         let touched = execute(&steps, &mut |bound| {
             state ^= state << 13;

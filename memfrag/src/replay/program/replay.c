@@ -1,11 +1,17 @@
 /*
  * Makes the allocator calls of a recorded program again: its sizes, its order, its threads.
  *
- *   replay [--touch all|none] [--results FILE] replay.data
+ *   replay [--touch sampled|all|none] [--pace fast|FACTOR] [--trim] [--results FILE] replay.data
  *
  * The calls go to whatever malloc this program is run with, so LD_PRELOAD chooses the allocator. What the replay keeps
  * for itself lies in mappings of its own, made and filled before the first call, so that it does not show in what is
  * measured. A thread waits for another one only where the data says so. The result is one JSON document.
+ *
+ * --touch sampled  writes to as many pages of a block as were seen resident when it was recorded (the default)
+ *         all      writes to every page; none: to no page
+ * --pace fast      makes the calls as fast as possible (the default)
+ *        FACTOR    in the recorded time: 1 as it was, 4 four times as fast
+ * --trim           at the end calls malloc_trim(0), where there is one, and reads the memory again
  *
  * Exit status: 0 when all calls were made, 1 for a wrong command line or file, 2 when memory ran out.
  */
@@ -27,9 +33,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { VERSION = 1, HEADER = 96, CHUNK_HEADER = 16, PAGE = 4096, MEASURE_EVERY = 4096 };
+enum { VERSION = 2, HEADER = 96, CHUNK_HEADER = 16, PAGE = 4096, MEASURE_EVERY = 4096 };
 enum { UNBORN, RUNNING, CLAIMED, JOINED };
-enum { MALLOC = 1, CALLOC, ALIGNED, REALLOC, FREE, SPAWN, JOIN, WAIT, SAMPLE };
+enum { MALLOC = 1, CALLOC, ALIGNED, REALLOC, FREE, SPAWN, JOIN, WAIT, SAMPLE, TOUCH, PAUSE, END };
+enum { TOUCH_NONE, TOUCH_SAMPLED, TOUCH_ALL };
+enum { HEAP, ANONYMOUS, STACK, FILES, OTHER, KINDS };
 
 /* What a thread is doing; each on cache lines of its own. */
 struct thread {
@@ -54,7 +62,14 @@ static struct measure *measures;
 static _Atomic uint64_t peak, failed;
 static uint64_t base;
 static struct timespec begun;
-static int touch_all = 1, statm = -1;
+static int policy = TOUCH_SAMPLED, statm = -1, trim;
+static double pace; /* how many times as fast as recorded; 0 for as fast as possible */
+static uint64_t own_bytes;  /* resident in the replay's own tables */
+static uint64_t final_bytes, final_nanoseconds, trimmed_bytes, kinds[2][KINDS];
+static _Atomic int ended, trimmed;
+
+/* Where there is none, as in musl, it cannot be asked for. */
+extern int malloc_trim(size_t) __attribute__((weak));
 
 static void die(int status, const char *what, const char *which)
 {
@@ -81,6 +96,7 @@ static void *reserve(uint64_t bytes)
     void *at = mmap(NULL, bytes + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (at == MAP_FAILED)
         die(2, "no memory for the replay's own tables", strerror(errno));
+    own_bytes += (bytes + PAGE) / PAGE * PAGE;
     return at;
 }
 
@@ -118,6 +134,8 @@ static uint64_t growth(void)
     return now;
 }
 
+static void read_kinds(uint64_t *sums);
+
 static void sample(uint32_t number)
 {
     struct rusage usage;
@@ -126,15 +144,116 @@ static void sample(uint32_t number)
     measures[number].faults = (uint64_t)usage.ru_minflt;
     measures[number].nanoseconds = elapsed();
     measures[number].taken = 1;
+    /* To be compared with the recorded program as it was seen last. */
+    if (number + 1 == reading_count)
+        read_kinds(kinds[0]);
 }
 
-static void touch(volatile char *block, uint64_t size)
+/* Writes to at most so many pages of a block, from its beginning. */
+static void touch(volatile char *block, uint64_t size, uint64_t pages)
 {
-    if (!touch_all || size == 0)
+    if (policy == TOUCH_NONE || size == 0)
         return;
-    for (uint64_t at = 0; at < size; at += PAGE)
+    if (policy == TOUCH_ALL)
+        pages = UINT64_MAX;
+    for (uint64_t at = 0; at < size && at / PAGE < pages; at += PAGE)
         block[at] = 1;
-    block[size - 1] = 1;
+    if (pages > (size - 1) / PAGE)
+        block[size - 1] = 1;
+}
+
+/* The kind of the mapping that a line of smaps describes: its address, access, offset, device, inode, name. */
+static int kind_of(const char *access, const char *name)
+{
+    if (strcmp(name, "[heap]") == 0)
+        return HEAP;
+    if (strncmp(name, "[stack", 6) == 0)
+        return STACK;
+    if (strncmp(name, "/memfd:", 7) == 0 || strncmp(name, "/SYSV", 5) == 0 || strncmp(name, "/dev/zero", 9) == 0)
+        return OTHER;
+    if (*name == '/')
+        return FILES;
+    return access[1] == 'w' && access[3] == 'p' && (*name == 0 || strncmp(name, "[anon:", 6) == 0) ? ANONYMOUS : OTHER;
+}
+
+/* Takes a line of smaps: the head of a mapping, or how much of it is resident. */
+static void smaps_line(char *line, int *kind, uint64_t *sums)
+{
+    char *at = line, *access;
+    uint64_t start = strtoull(line, &at, 16);
+    if (at > line && *at == '-') {
+        at += strcspn(at, " ");
+        access = at + 1;
+        /* Access, offset, device and inode stand before the name. */
+        for (int word = 0; word < 4; word++) {
+            at += strspn(at, " ");
+            at += strcspn(at, " ");
+        }
+        at += strspn(at, " ");
+        /* The data are no part of what is measured. */
+        *kind = start == (uint64_t)(uintptr_t)data || strlen(access) < 4 ? -1 : kind_of(access, at);
+    } else if (*kind >= 0 && strncmp(line, "Rss:", 4) == 0) {
+        sums[*kind] += strtoull(line + 4, NULL, 10) * 1024;
+    }
+}
+
+/* Resident bytes by kind of mapping, without those of the replay's own tables. It allocates nothing. */
+static void read_kinds(uint64_t *sums)
+{
+    static char text[8192];
+    size_t length_so_far = 0;
+    int kind = -1, file = open("/proc/self/smaps", O_RDONLY | O_CLOEXEC);
+    ssize_t got;
+    if (file < 0)
+        return;
+    memset(sums, 0, KINDS * sizeof *sums);
+    while ((got = read(file, text + length_so_far, sizeof text - 1 - length_so_far)) > 0) {
+        char *line = text, *end;
+        length_so_far += (size_t)got;
+        text[length_so_far] = 0;
+        while ((end = strchr(line, '\n')) != NULL) {
+            *end = 0;
+            smaps_line(line, &kind, sums);
+            line = end + 1;
+        }
+        length_so_far = (size_t)(text + length_so_far - line);
+        memmove(text, line, length_so_far);
+        /* A line that is longer than all of this is no line of smaps. */
+        if (length_so_far == sizeof text - 1)
+            length_so_far = 0;
+    }
+    close(file);
+    sums[ANONYMOUS] -= own_bytes < sums[ANONYMOUS] ? own_bytes : sums[ANONYMOUS];
+}
+
+/* All that was recorded is done, and no thread has ended that had not ended then. */
+static void end(void)
+{
+    final_bytes = growth();
+    final_nanoseconds = elapsed();
+    if (reading_count == 0)
+        read_kinds(kinds[0]);
+    if (trim && malloc_trim != NULL) {
+        malloc_trim(0);
+        trimmed_bytes = growth();
+        read_kinds(kinds[1]);
+        atomic_store(&trimmed, 1);
+    }
+    atomic_store(&ended, 1);
+}
+
+/* Waits until a moment of the recording, in microseconds since its first call. */
+static void pause_until(uint64_t microseconds)
+{
+    uint64_t at;
+    struct timespec moment;
+    if (pace <= 0)
+        return;
+    at = (uint64_t)((double)microseconds * 1000 / pace);
+    moment.tv_sec = begun.tv_sec + (time_t)((at + (uint64_t)begun.tv_nsec) / 1000000000);
+    moment.tv_nsec = (long)((at + (uint64_t)begun.tv_nsec) % 1000000000);
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &moment, NULL) == EINTR)
+        ;
 }
 
 struct reader {
@@ -229,7 +348,7 @@ static void *run(void *argument)
 {
     uint32_t self = (uint32_t)(uintptr_t)argument;
     struct reader in;
-    uint64_t calls = 0, done = 0;
+    uint64_t calls = 0, done = 0, pages = UINT64_MAX;
     int more = enter(&in, self, u64_at(threads_at + 8 * (uint64_t)self));
     while (more) {
         if (in.at >= in.end) {
@@ -254,7 +373,8 @@ static void *run(void *argument)
             if (block == NULL && step != FREE && size > 0)
                 atomic_fetch_add(&failed, 1);
             else if (step != FREE && block != NULL)
-                touch(block, size);
+                touch(block, size, pages);
+            pages = UINT64_MAX;
             slots[slot] = block;
             atomic_store_explicit(&threads[self].done, ++done, memory_order_release);
             if (++calls % MEASURE_EVERY == 0)
@@ -279,6 +399,12 @@ static void *run(void *argument)
         }
         case SAMPLE:
             sample(below(&in, reading_count, "reading"));
+            atomic_store_explicit(&threads[self].done, ++done, memory_order_release);
+            break;
+        case TOUCH: pages = number(&in); break;
+        case PAUSE: pause_until(number(&in)); break;
+        case END:
+            end();
             atomic_store_explicit(&threads[self].done, ++done, memory_order_release);
             break;
         default: die(1, "the data is damaged: no such step", "");
@@ -319,7 +445,14 @@ static void open_data(const char *path)
         die(1, "the data is damaged: its tables do not fit in it", path);
 }
 
-static void report(FILE *out, uint64_t final, uint64_t nanoseconds)
+static void report_kinds(FILE *out, const char *name, const uint64_t *sums)
+{
+    fprintf(out, ",\n \"%s\": {\"heap\": %" PRIu64 ", \"anonymous\": %" PRIu64 ", \"stack\": %" PRIu64
+        ", \"file\": %" PRIu64 ", \"other\": %" PRIu64 "}", name, sums[HEAP], sums[ANONYMOUS], sums[STACK],
+        sums[FILES], sums[OTHER]);
+}
+
+static void report(FILE *out)
 {
     struct rusage usage;
     uint64_t made = 0;
@@ -328,8 +461,14 @@ static void report(FILE *out, uint64_t final, uint64_t nanoseconds)
         made += threads[i].calls;
     fprintf(out, "{\"calls\": %" PRIu64 ", \"planned_calls\": %" PRIu64 ", \"failed_calls\": %" PRIu64
         ", \"nanoseconds\": %" PRIu64 ", \"peak_bytes\": %" PRIu64 ", \"final_bytes\": %" PRIu64
-        ", \"minor_faults\": %ld,\n \"points\": [", made, calls_planned, atomic_load(&failed), nanoseconds,
-        atomic_load(&peak), final, usage.ru_minflt);
+        ", \"minor_faults\": %ld", made, calls_planned, atomic_load(&failed), final_nanoseconds,
+        atomic_load(&peak), final_bytes, usage.ru_minflt);
+    report_kinds(out, "mappings", kinds[0]);
+    if (atomic_load(&trimmed)) {
+        fprintf(out, ",\n \"trimmed_bytes\": %" PRIu64, trimmed_bytes);
+        report_kinds(out, "trimmed_mappings", kinds[1]);
+    }
+    fprintf(out, ",\n \"points\": [");
     for (uint32_t i = 0, first = 1; i < reading_count; i++) {
         const struct measure *it = &measures[i];
         if (it->taken)
@@ -340,21 +479,44 @@ static void report(FILE *out, uint64_t final, uint64_t nanoseconds)
     fprintf(out, "]}\n");
 }
 
+static void set_policy(const char *word)
+{
+    static const char *const words[] = {"none", "sampled", "all"};
+    for (policy = TOUCH_NONE; policy <= TOUCH_ALL; policy++)
+        if (strcmp(word, words[policy]) == 0)
+            return;
+    die(1, "--touch is sampled, all or none, not", word);
+}
+
+static void set_pace(const char *word)
+{
+    char *rest = NULL;
+    if (strcmp(word, "fast") == 0)
+        return;
+    pace = strtod(word, &rest);
+    if (!(pace > 0 && pace <= 1e6) || *rest != 0)
+        die(1, "--pace is fast, or a factor greater than 0, not", word);
+}
+
 int main(int count, char **words)
 {
     const char *path = NULL, *results = NULL;
     FILE *out = stdout;
-    uint64_t final, nanoseconds;
     for (int i = 1; i < count; i++) {
         if (strcmp(words[i], "--touch") == 0 && i + 1 < count)
-            touch_all = strcmp(words[++i], "none") != 0;
+            set_policy(words[++i]);
+        else if (strcmp(words[i], "--pace") == 0 && i + 1 < count)
+            set_pace(words[++i]);
+        else if (strcmp(words[i], "--trim") == 0)
+            trim = 1;
         else if (strcmp(words[i], "--results") == 0 && i + 1 < count)
             results = words[++i];
         else
             path = words[i];
     }
     if (path == NULL)
-        die(1, "usage: replay [--touch all|none] [--results FILE] replay.data", "");
+        die(1, "usage: replay [--touch sampled|all|none] [--pace fast|FACTOR] [--trim] [--results FILE] replay.data",
+            "");
     open_data(path);
     slots = reserve((uint64_t)slot_count * sizeof *slots);
     threads = reserve((uint64_t)thread_count * sizeof *threads);
@@ -369,11 +531,11 @@ int main(int count, char **words)
     for (uint32_t i = 1; i < thread_count; i++)
         if (atomic_load(&threads[i].state) != UNBORN)
             join(i);
-    nanoseconds = elapsed();
-    final = growth();
+    if (!atomic_load(&ended))
+        end();
     if (results != NULL && (out = fopen(results, "w")) == NULL)
         die(1, strerror(errno), results);
-    report(out, final, nanoseconds);
+    report(out);
     if (fflush(out) != 0)
         die(1, "cannot write the results", strerror(errno));
     return atomic_load(&failed) > 0 ? 2 : 0;

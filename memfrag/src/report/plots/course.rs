@@ -83,7 +83,7 @@ fn steps(start: u64, width: u64, points: &[Point], of: fn(&Point) -> u64) -> Vec
 }
 
 /// The unit in which a scale up to so many bytes has round marks.
-fn unit(most: u64) -> (f64, &'static str) {
+pub(super) fn unit(most: u64) -> (f64, &'static str) {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let step = (most.max(1).ilog2() / 10).min(units.len() as u32 - 1);
     ((1_u64 << (10 * step)) as f64, units[step as usize])
@@ -146,7 +146,7 @@ fn draw(svg: &mut String, curves: &[Curve], (first, last): (u64, u64), most: u64
 }
 
 /// Without a fraction of zeros.
-fn short(value: f64) -> String {
+pub(super) fn short(value: f64) -> String {
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

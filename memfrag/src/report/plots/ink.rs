@@ -21,11 +21,19 @@ pub(super) enum Ink {
     LiveArea,
     Resident,
     Gap,
+    /// Further lines and parts, beside those of [`Self::Live`] and [`Self::Resident`].
+    Green,
+    Purple,
+    Olive,
+    Slate,
     /// A cell with nothing in it.
     Empty,
     /// A step of a heatmap, from 0 to [`STEPS`] − 1.
     Heat(usize),
 }
+
+/// Of lines that are told apart by nothing else, the first ones best.
+pub(super) const RUNS: [Ink; 6] = [Ink::Live, Ink::Resident, Ink::Green, Ink::Purple, Ink::Olive, Ink::Slate];
 
 type Pair = (u32, u32);
 
@@ -41,7 +49,7 @@ const HEAT: [Pair; STEPS] = [
 ];
 
 impl Ink {
-    const PLAIN: [Self; 9] = [
+    const PLAIN: [Self; 13] = [
         Self::Paper,
         Self::Text,
         Self::Soft,
@@ -50,6 +58,10 @@ impl Ink {
         Self::LiveArea,
         Self::Resident,
         Self::Gap,
+        Self::Green,
+        Self::Purple,
+        Self::Olive,
+        Self::Slate,
         Self::Empty,
     ];
 
@@ -64,6 +76,10 @@ impl Ink {
             Self::LiveArea => (0xb9d9eb, 0x1d4159),
             Self::Resident => (0xb45f06, 0xf0a733),
             Self::Gap => (0xfbecd0, 0x33280f),
+            Self::Green => (0x00806a, 0x3cd0b0),
+            Self::Purple => (0xa0408c, 0xe59ad6),
+            Self::Olive => (0x7a6a00, 0xe6dc6a),
+            Self::Slate => (0x6d7f99, 0xa9b9d0),
             Self::Empty => (0xf2f4f5, 0x181d25),
             Self::Heat(step) => HEAT[step],
         }

@@ -5,9 +5,11 @@
 //! | `course` | resident and live bytes over time; what was requested in all |
 //! | `pages` | how full the heap's addresses were over time |
 //! | `sizes`, `lifetimes` | live blocks by thread and size; how long freed blocks lived |
+//! | [`runs`] | replays over time, and by kind of mapping |
 //! | `heatmap` | rows and columns of cells, by their share of the largest |
 //! | `ink` | colours, in both themes |
 //! | [`html`] | all of them in one page |
+//! | [`png`] | any of them as pixels |
 
 mod course;
 mod heatmap;
@@ -15,6 +17,8 @@ pub mod html;
 mod ink;
 mod lifetimes;
 mod pages;
+pub mod png;
+pub mod runs;
 mod sizes;
 
 use super::ReportBuilder;

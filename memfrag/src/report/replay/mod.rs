@@ -3,5 +3,5 @@
 mod model;
 mod text;
 
-pub use model::{Original, Reading, ReplayReport, RunReport, build};
+pub use model::{Mappings, Original, Reading, ReplayReport, RunReport, build};
 pub use text::render;

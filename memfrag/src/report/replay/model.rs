@@ -1,6 +1,6 @@
 //! What replays came to. The field names are the JSON's.
 
-use crate::replay::{Candidate, Outcome, Planned, Run};
+use crate::replay::{self, Candidate, Manner, Outcome, Planned, Run};
 use serde::Serialize;
 
 /// All runs of a recording's calls.
@@ -28,6 +28,14 @@ pub struct ReplayReport {
     pub lost_events: u64,
     /// Places where one thread waits for another.
     pub waits: u64,
+    /// Whether blocks are written to: `sampled`, `all` or `none`.
+    pub touch: &'static str,
+    /// Blocks that were seen to be resident only in part, and are written to no further if `touch` is `sampled`.
+    pub sparse_blocks: u64,
+    /// How many times as fast as recorded; null for as fast as possible.
+    pub pace: Option<f64>,
+    /// Live blocks that a compact replay leaves out for its bounds.
+    pub left_out_blocks: u64,
     /// The recorded program.
     pub original: Original,
     /// The runs, in the order in which they were asked for.
@@ -41,8 +49,31 @@ pub struct Original {
     pub peak_rss_bytes: Option<u64>,
     /// By how much it had grown at the last reading.
     pub final_rss_bytes: Option<u64>,
+    /// Resident bytes by kind of mapping when its pages were looked at last; null where nobody did.
+    pub mappings: Option<Mappings>,
     /// The readings.
     pub readings: Vec<Reading>,
+}
+
+/// Resident bytes by kind of mapping.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Mappings {
+    /// The brk heap.
+    pub heap: u64,
+    /// Private anonymous memory that can be written: arenas, mapped blocks, stacks of threads.
+    pub anonymous: u64,
+    /// The main thread's stack.
+    pub stack: u64,
+    /// Files, their private pages included.
+    pub file: u64,
+    /// Shared memory and everything else.
+    pub other: u64,
+}
+
+impl From<replay::Kinds> for Mappings {
+    fn from(it: replay::Kinds) -> Self {
+        Self { heap: it.heap, anonymous: it.anonymous, stack: it.stack, file: it.file, other: it.other }
+    }
 }
 
 /// A reading of memory.
@@ -67,12 +98,20 @@ pub struct RunReport {
     pub outcome: &'static str,
     /// What happened, where it did not complete.
     pub reason: Option<String>,
-    /// By how much anonymous resident memory grew at most; the most resident bytes seen, where the run did not complete.
+    /// By how much anonymous resident memory grew at most since the first of the original's readings, as all that follow;
+    /// the most resident bytes seen, where the run did not complete.
     pub peak_rss_bytes: Option<u64>,
     /// By how much it had grown at the original's last reading; at the end, where there is none.
     pub final_rss_bytes: Option<u64>,
     /// By how much it had grown after the last call.
     pub end_rss_bytes: Option<u64>,
+    /// By how much it had grown after `malloc_trim(0)`, where that was called.
+    pub trimmed_rss_bytes: Option<u64>,
+    /// Resident bytes by kind of mapping at the original's last reading, without the replay's own tables; at the end, where
+    /// there is none.
+    pub mappings: Option<Mappings>,
+    /// The same after `malloc_trim(0)`, which follows the last call.
+    pub trimmed_mappings: Option<Mappings>,
     /// How long all calls took.
     pub seconds: Option<f64>,
     /// Minor page faults.
@@ -82,9 +121,9 @@ pub struct RunReport {
 }
 
 /// Begins a report without runs.
-pub fn build(file: String, chosen: &Candidate, planned: &Planned) -> ReplayReport {
+pub fn build(file: String, chosen: &Candidate, planned: &Planned, manner: &Manner) -> ReplayReport {
     let base = planned.readings.first().map_or(0, |first| first.rss_anon);
-    let reading = |(number, it): (usize, &crate::replay::Reading)| Reading {
+    let reading = |(number, it): (usize, &replay::Reading)| Reading {
         number: number as u32,
         at_ns: it.time,
         rss_bytes: it.rss_anon.saturating_sub(base),
@@ -102,9 +141,14 @@ pub fn build(file: String, chosen: &Candidate, planned: &Planned) -> ReplayRepor
         unknown_calls: planned.unknown,
         lost_events: planned.lost,
         waits: planned.waits,
+        touch: manner.touch.name(),
+        sparse_blocks: planned.sparse,
+        pace: manner.pace,
+        left_out_blocks: planned.left_out,
         original: Original {
             peak_rss_bytes: readings.iter().map(|it| it.rss_bytes).max(),
             final_rss_bytes: readings.last().map(|it| it.rss_bytes),
+            mappings: planned.kinds.map(Mappings::from),
             readings,
         },
         runs: Vec::new(),
@@ -122,6 +166,9 @@ impl RunReport {
             peak_rss_bytes: None,
             final_rss_bytes: None,
             end_rss_bytes: None,
+            trimmed_rss_bytes: None,
+            mappings: None,
+            trimmed_mappings: None,
             seconds: None,
             minor_faults: None,
             readings: Vec::new(),
@@ -156,16 +203,22 @@ impl RunReport {
     }
 
     fn with(self, run: &Run, outcome: &'static str) -> Self {
+        // The recorded program had grown before its first reading, and so had the run.
+        let base = run.points.first().map_or(0, |first| first.bytes);
+        let since = |bytes: u64| bytes.saturating_sub(base);
         let readings = run.points.iter().map(|point| Reading {
             number: point.reading,
             at_ns: point.nanoseconds,
-            rss_bytes: point.bytes,
+            rss_bytes: since(point.bytes),
         });
         Self {
             outcome,
-            peak_rss_bytes: Some(run.peak_bytes),
-            final_rss_bytes: Some(run.points.last().map_or(run.final_bytes, |point| point.bytes)),
-            end_rss_bytes: Some(run.final_bytes),
+            peak_rss_bytes: Some(since(run.peak_bytes)),
+            final_rss_bytes: Some(since(run.points.last().map_or(run.final_bytes, |point| point.bytes))),
+            end_rss_bytes: Some(since(run.final_bytes)),
+            trimmed_rss_bytes: run.trimmed_bytes.map(since),
+            mappings: Some(replay::Kinds::from(run.mappings).into()),
+            trimmed_mappings: run.trimmed_mappings.map(|it| replay::Kinds::from(it).into()),
             seconds: Some(run.nanoseconds as f64 / 1e9),
             minor_faults: Some(run.minor_faults),
             readings: readings.collect(),

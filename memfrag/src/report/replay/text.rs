@@ -24,6 +24,18 @@ pub fn render(report: &ReplayReport, style: Style) -> String {
         let events = plural(report.lost_events, "event", "events");
         page.field("", Some(Tone::Warning), &format!("! the recording lost {events}, so the replay is not exact"));
     }
+    if report.left_out_blocks > 0 {
+        let blocks = plural(report.left_out_blocks, "live block is", "live blocks are");
+        page.field(
+            "",
+            Some(Tone::Warning),
+            &format!("! {blocks} left out: the bounds of --most-blocks and --most-bytes"),
+        );
+    }
+    if report.sparse_blocks > 0 && report.touch == "sampled" {
+        let blocks = plural(report.sparse_blocks, "block was", "blocks were");
+        page.field("", None, &format!("{blocks} seen resident only in part; no more of them is written to"));
+    }
     page.line("");
     let head =
         format!("  {:<28}{:>12}{:>12}{:>11}{:>10}{:>12}", "growth of", "peak", "final", "against", "time", "faults");
@@ -56,6 +68,10 @@ fn line(page: &mut Page, run: &RunReport, original: Option<u64>) {
     let time = run.seconds.map_or_else(String::new, |seconds| format!("{seconds:.2} s"));
     let faults = run.minor_faults.map_or_else(String::new, count);
     page.line(format!("  {name:<28}{peak:>12}{last:>12}{against:>11}{time:>10}{faults:>12}").trim_end());
+    if let Some(trimmed) = run.trimmed_rss_bytes {
+        let (name, trimmed) = ("    after malloc_trim(0)", bytes(trimmed));
+        page.line(&format!("  {name:<40}{trimmed:>12}"));
+    }
     if let Some(reason) = &run.reason {
         let text = page.style.paint(Tone::Warning, &format!("    ! {}", clean(reason)));
         page.line(&text);

@@ -2,7 +2,7 @@
 
 use crate::report::chart::bar;
 use crate::report::model::Ledger;
-use crate::report::page::{Page, Tone, wrap};
+use crate::report::page::{Page, Tone};
 use crate::report::units::{bytes, duration, plural};
 
 /// Columns before the bars.
@@ -61,13 +61,5 @@ impl Page {
         let share = if all == 0 { 0.0 } else { size as f64 / all as f64 * 100.0 };
         let bar = self.style.paint(Tone::Good, bar);
         self.line(&format!("  {name:<28}{:>10}{share:>5.0} %  {bar}", bytes(size)));
-    }
-
-    /// A quiet sentence below a table.
-    pub(super) fn remark(&mut self, text: &str) {
-        for part in wrap(text, self.style.width() - 2) {
-            let part = self.style.paint(Tone::Quiet, &part);
-            self.line(&format!("  {part}"));
-        }
     }
 }
