@@ -249,7 +249,9 @@ fn summarize(
     say: &dyn Fn(&str),
 ) -> Result<()> {
     let seconds = end as f64 / 1e9;
-    let lost = tally.lost();
+    // Gaps and counters tell of the same events; neither may know of all.
+    let counted: u64 = Counter::ALL.iter().filter(|counter| counter.is_loss()).map(|&one| total(counters, one)).sum();
+    let lost = tally.lost().max(counted);
     let summary = tally.finish(end, status)?;
     let lost = lost + summary.as_ref().map_or(0, |summary| summary.not_recorded);
     let losses = if lost == 0 { "none lost".to_owned() } else { format!("{} LOST", units::count(lost)) };

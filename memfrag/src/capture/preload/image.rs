@@ -80,6 +80,7 @@ pub(crate) enum Opened {
 
 /// A program image and its rings.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct Image {
     path: PathBuf,
     chunks: Vec<MmapRaw>,
@@ -104,6 +105,8 @@ pub(crate) struct Image {
     pub(crate) replaced: bool,
     /// Its appearance has been told.
     pub(crate) announced: bool,
+    /// It has been told that it goes on unrecorded.
+    pub(crate) left: bool,
 }
 
 impl Image {
@@ -137,6 +140,7 @@ impl Image {
             pidfd,
             replaced: false,
             announced: false,
+            left: false,
             chunks: vec![map],
         })))
     }
@@ -144,6 +148,11 @@ impl Image {
     fn header(&self) -> &ProcessHeader {
         // SAFETY: `open` checked the mapping's length.
         unsafe { &*self.chunks[0].as_ptr().cast::<ProcessHeader>() }
+    }
+
+    /// Whether the program took the daemon for dead, because that was silent for too long, and goes on unrecorded.
+    pub(crate) fn has_left(&self) -> bool {
+        self.header().off.load(Relaxed) != 0
     }
 
     /// The file's path.

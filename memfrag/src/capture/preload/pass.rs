@@ -1,10 +1,11 @@
 //! One pass over the rings: how far they are, what of it may be told, and when to come again.
 
 use super::PreloadSession;
-use super::image::{Ring, has_ended};
+use super::image::{Image, Ring, has_ended};
 use super::watermark::Watermark;
 use crate::capture::Sink;
 use crate::capture::monotonic;
+use memfrag_common::Op;
 use std::io;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::{Duration, Instant};
@@ -48,6 +49,7 @@ impl PreloadSession {
             stacks.tell(sink);
         }
         self.release(watermark, sink);
+        self.tell_who_left(sink);
         self.last_pass = begin;
         let taken = self.taken - before;
         self.idle = if taken == 0 { self.idle.saturating_add(1) } else { 0 };
@@ -114,6 +116,21 @@ impl PreloadSession {
             self.announce(index, sink);
         }
         self.release_records(watermark, self.share(), sink);
+    }
+
+    /// What a program does that goes on unrecorded nobody counts; that something is missing from here on is known.
+    fn tell_who_left(&mut self, sink: &mut dyn Sink) {
+        // With the session, all of them leave.
+        if self.finishing {
+            return;
+        }
+        let empty = |image: &Image| image.rings.iter().all(|ring| ring.tail == ring.head);
+        for image in self.images.iter_mut().filter(|image| image.announced && !image.left && image.has_left()) {
+            if empty(image) {
+                image.left = true;
+                self.output.remark(self.last_pass, image.pid, image.pid, Op::Gap { lost: 1 }, sink);
+            }
+        }
     }
 
     /// Hands on the records up to `limit`, but no more than `most`.
