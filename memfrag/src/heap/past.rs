@@ -110,6 +110,14 @@ impl Since {
     }
 }
 
+/// How a moment is known.
+enum Known<'a> {
+    /// By what has changed since.
+    Since(&'a Since),
+    /// By a copy.
+    Kept(&'a Snapshot),
+}
+
 impl Pasts {
     /// A block has come, or gone; false when that is too much to write down.
     #[inline]
@@ -123,6 +131,14 @@ impl Pasts {
             since.whole.push(Arc::new(piece));
         }
         since.left > 0
+    }
+
+    /// How the moment is known that is remembered for a process, if one is.
+    fn of(&self, process: usize) -> Option<Known<'_>> {
+        match self.since.as_deref() {
+            Some(since) if since.process == process => Some(Known::Since(since)),
+            _ => self.kept.iter().find(|(owner, _)| *owner == process).map(|(_, kept)| Known::Kept(kept)),
+        }
     }
 
     pub(super) fn forget(&mut self, process: usize) {
@@ -165,27 +181,28 @@ impl Heap {
     /// What the heap held when it was remembered for a process last, in order of addresses, the blocks that no event
     /// told of included; `None` when it never was.
     pub(super) fn remembered(&self, process: usize) -> Option<Vec<Block>> {
-        if let Some(since) = self.pasts.since.as_deref().filter(|since| since.process == process) {
-            let told = since.sorted(&self.blocks, true);
-            return Some(Snapshot::merged(told, since.sorted(self.older(), false)));
-        }
-        let (_, kept) = self.pasts.kept.iter().find(|(owner, _)| *owner == process)?;
-        Some(kept.sorted())
+        Some(match self.pasts.of(process)? {
+            Known::Since(since) => {
+                Snapshot::merged(since.sorted(&self.blocks, true), since.sorted(self.older(), false))
+            }
+            Known::Kept(kept) => kept.sorted(),
+        })
     }
 
     /// Whether there is anything that [`Self::remembered`] would tell of a process.
     pub(super) fn remembers(&self, process: usize) -> bool {
-        let Pasts { since, kept } = &self.pasts;
-        since.as_ref().is_some_and(|since| since.process == process) || kept.iter().any(|(owner, _)| *owner == process)
+        self.pasts.of(process).is_some()
     }
 
     /// Appends what is remembered for a process.
     pub(super) fn save_remembered(&self, process: usize, out: &mut Vec<u8>) {
-        if let Some(since) = self.pasts.since.as_deref().filter(|since| since.process == process) {
-            since.save(&self.blocks, true, out);
-            since.save(self.older(), false, out);
-        } else if let Some((_, kept)) = self.pasts.kept.iter().find(|(owner, _)| *owner == process) {
-            self.save_snapshot(kept, out);
+        match self.pasts.of(process) {
+            Some(Known::Since(since)) => {
+                since.save(&self.blocks, true, out);
+                since.save(self.older(), false, out);
+            }
+            Some(Known::Kept(kept)) => self.save_snapshot(kept, out),
+            None => {}
         }
     }
 
