@@ -12,6 +12,7 @@
 //! | [`ring`] | the preload library's ring: slots in shared memory, one producer, one consumer |
 //! | [`session`] | the other shared memory of a preload session |
 //! | [`stacks`] | the table of a session's stacks, in shared memory |
+//! | [`told`] | stacks as the BPF programs tell them |
 //! | [`unwind`] | walking a thread's stack |
 //! | [`loss`] | what is counted when something is not recorded |
 //! | [`prefetch`] | sending for memory before it is needed |
@@ -35,8 +36,7 @@ pub mod session;
 #[cfg(target_has_atomic = "64")]
 #[cfg(not(target_arch = "bpf"))]
 pub mod stacks;
-#[cfg(target_has_atomic = "64")]
-#[cfg(not(target_arch = "bpf"))]
+pub mod told;
 pub mod unwind;
 
 pub use event::{Event, Op};

@@ -6,14 +6,20 @@
 //!
 //! All of it is pure: what lies on the stack is asked for by [`Memory`], which alone knows what may be read.
 
+#[cfg(not(target_arch = "bpf"))]
 pub mod cfi;
+#[cfg(not(target_arch = "bpf"))]
+pub mod elf;
+#[cfg(target_has_atomic = "64")]
+#[cfg(not(target_arch = "bpf"))]
 pub mod walk;
 mod x86_64;
 
-pub use x86_64::{Cfa, FramePointer, Rule, Step, step};
+pub use x86_64::{Cfa, FramePointer, Rule, Step, step, step_packed};
 
 /// Where a frame is: the registers as they are once the call that it is in has returned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
 pub struct Registers {
     /// The return address of that call.
     pub pc: u64,

@@ -9,6 +9,8 @@
 //! | `probes/memory` | mmap, munmap, mremap, brk, madvise |
 //! | `probes/nothing` | nothing, for measuring |
 //!
+//! `stacks` walks the stacks of calls that allocate, where that is asked for.
+//!
 //! What is not inlined has a plain name: the compiler's own would hold a hash of where the sources lie, and the
 //! committed object is to be the same wherever it is built.
 //!
@@ -25,6 +27,7 @@ mod inflight;
 mod log;
 mod maps;
 mod probes;
+mod stacks;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -4,6 +4,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use memfrag_common::config::{MAX_IN_FLIGHT, Scope};
 use memfrag_common::loss::{COUNTERS, Counter};
+use memfrag_common::told::{Told, Walking};
 
 /// All records, in causal order. The loader sets the size.
 #[map]
@@ -45,6 +46,18 @@ static SELF: u32 = 0;
 /// Offset of `group_dead` in the `sched_process_exit` tracepoint, 0 where this kernel has none.
 #[unsafe(no_mangle)]
 static GROUP_DEAD_OFFSET: u32 = 0;
+
+/// A `memfrag_common::told::Walking`.
+#[unsafe(no_mangle)]
+static WALKING: u32 = Walking::Off as u32;
+
+/// A place for a walk of a stack.
+#[repr(C)]
+pub struct Slot {
+    /// Not 0 while a walk uses it.
+    pub busy: u64,
+    pub told: Told,
+}
 
 /// A call in flight.
 #[derive(Clone, Copy)]
@@ -100,6 +113,12 @@ fn global(value: &u32) -> u32 {
 #[inline(always)]
 pub fn group_dead_offset() -> u32 {
     global(&GROUP_DEAD_OFFSET)
+}
+
+/// What is done about stacks. A constant to the verifier, which drops what is not asked for.
+#[inline(always)]
+pub fn walking() -> u32 {
+    global(&WALKING)
 }
 
 /// Whether the trace has begun and not ended.

@@ -13,7 +13,7 @@ use core::ptr;
 use core::slice;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
-use memfrag_common::unwind::{Rule, cfi};
+use memfrag_common::unwind::{Rule, cfi, elf};
 
 /// Places in the memory of rules, a power of two.
 const PLACES: usize = 1 << PLACES_LOG2;
@@ -159,11 +159,9 @@ fn information(pc: u64) -> Option<(cfi::Section<'static>, u64)> {
     Some((cfi::Section::new(bytes, bytes.as_ptr() as u64), object.header))
 }
 
-/// An ELF file's first bytes, the bytes of a page that its headers lie in, and those of a program header.
-const MAGIC: [u8; 4] = *b"\x7fELF";
+/// The bytes of a page that a file's headers lie in, and those of a program header.
 const PAGE: usize = 4096;
 const HEADER: usize = 56;
-const PT_LOAD: u32 = 1;
 
 /// The bytes of the loaded segment that holds an object's header.
 ///
@@ -173,10 +171,8 @@ const PT_LOAD: u32 = 1;
 unsafe fn segment(object: &Object) -> Option<&'static [u8]> {
     // SAFETY: a mapped range is at least a page.
     let first = unsafe { slice::from_raw_parts(ptr::with_exposed_provenance::<u8>(object.start as usize), PAGE) };
-    let table = if first.first_chunk() == Some(&MAGIC) {
-        let count = usize::from(u16::from_le_bytes(*first.get(56..)?.first_chunk()?));
-        let table = usize::try_from(u64::from_le_bytes(*first.get(32..)?.first_chunk()?)).ok()?;
-        first.get(table..table.checked_add(count * HEADER)?)?
+    let table = if let Some(place) = elf::program_headers(first) {
+        first.get(place)?
     } else {
         // A program whose segments lie apart, of which the linker tells the one with the code.
         let (at, count) = (HEADERS_AT.load(Relaxed) as usize, HEADERS_COUNT.load(Relaxed) as usize);
@@ -188,17 +184,11 @@ unsafe fn segment(object: &Object) -> Option<&'static [u8]> {
     };
     // SAFETY: the linker's entry of a loaded object, which begins with how far the file was moved.
     let bias = unsafe { *ptr::with_exposed_provenance::<u64>(object.map as usize) };
-    table.chunks_exact(HEADER).find_map(|header| {
-        let word = |at: usize| Some(u64::from_le_bytes(*header.get(at..)?.first_chunk()?));
-        let (begin, bytes) = (bias.wrapping_add(word(16)?), word(32)?);
-        let holds = object.header.checked_sub(begin).is_some_and(|offset| offset < bytes);
-        if word(0)? as u32 != PT_LOAD || !holds {
-            return None;
-        }
-        let begin = ptr::with_exposed_provenance::<u8>(begin as usize);
-        // SAFETY: as the caller promises: the segment is mapped as the file's own headers say.
-        Some(unsafe { slice::from_raw_parts(begin, usize::try_from(bytes).ok()?) })
-    })
+    let segment = elf::segments(table)
+        .find(|segment| segment.kind == elf::LOAD && segment.holds(object.header.wrapping_sub(bias)))?;
+    let begin = ptr::with_exposed_provenance::<u8>(bias.wrapping_add(segment.address) as usize);
+    // SAFETY: as the caller promises: the segment is mapped as the file's own headers say.
+    Some(unsafe { slice::from_raw_parts(begin, usize::try_from(segment.bytes).ok()?) })
 }
 
 #[cfg(test)]

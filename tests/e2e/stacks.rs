@@ -1,18 +1,19 @@
-//! Whole stacks: what is recorded, what is shown of it, and what is said where there are none to be had.
+//! Whole stacks: what is recorded under each backend, and what is shown of it.
 
 use anyhow::{Context, Result, ensure};
-use memfrag_tests::memfrag::{Backend, OWN_FAILURE, Report, explains, memfrag, trace, traced};
-use memfrag_tests::{place, process, tests};
+use memfrag_tests::memfrag::{Backend, Report, memfrag, no_ebpf, traced};
+use memfrag_tests::{place, process, tests, tests_on_both};
 use serde_json::Value;
 use std::process::Command;
 
-tests!(paths_to_one_site_are_told_apart, callers_alone_look_as_ever, nobody_at_all, what_cannot_be_recorded_is_told);
+tests_on_both!(paths_to_one_site_are_told_apart, callers_alone_look_as_ever, nobody_at_all);
+tests!(the_backend_is_chosen_as_ever);
 
 /// Traces the program with these stacks; gives the site that holds most.
-fn site(choice: &str) -> Result<Value> {
+fn site(backend: Backend, choice: &str) -> Result<Value> {
     let dir = place::scratch()?;
     let recording = dir.path().join("paths.mfrag");
-    let mut command = memfrag(&["trace", "--stacks", choice, "--backend", "preload", "-o"])?;
+    let mut command = memfrag(&["trace", "--stacks", choice, "--backend", backend.name(), "-o"])?;
     process::run(command.arg(&recording).arg("--").arg(place::program("call_paths")?))?.success()?;
     let report = Report::of(&recording)?;
     report.nothing_lost()?;
@@ -25,8 +26,8 @@ fn functions(stack: &Value) -> Vec<&str> {
     stack["frames"].as_array().into_iter().flatten().filter_map(|frame| frame["function"].as_str()).collect()
 }
 
-fn paths_to_one_site_are_told_apart() -> Result<()> {
-    let site = site("dwarf")?;
+fn paths_to_one_site_are_told_apart(backend: Backend) -> Result<()> {
+    let site = site(backend, "dwarf")?;
     ensure!(site["function"] == "build" && site["live_blocks"] == 40, "{site}");
     let stacks = site["stacks"].as_array().context("no stacks")?;
     ensure!(stacks.len() == 2, "{} stacks: {site}", stacks.len());
@@ -40,43 +41,31 @@ fn paths_to_one_site_are_told_apart() -> Result<()> {
     Ok(())
 }
 
-fn callers_alone_look_as_ever() -> Result<()> {
-    let site = site("caller")?;
+fn callers_alone_look_as_ever(backend: Backend) -> Result<()> {
+    let site = site(backend, "caller")?;
     ensure!(site["function"] == "build" && site["live_blocks"] == 40 && site.get("stacks").is_none(), "{site}");
     // What is the default records no more either.
     let dir = place::scratch()?;
     let target = Command::new(place::program("call_paths")?);
-    let (_, report) = traced(Backend::Preload, &dir.path().join("r.mfrag"), &target)?;
+    let (_, report) = traced(backend, &dir.path().join("r.mfrag"), &target)?;
     let process = *report.processes("call_paths").first().context("the program was not recorded")?;
     ensure!(process["top_sites"][0].get("stacks").is_none(), "{}", process["top_sites"]);
     Ok(())
 }
 
-fn nobody_at_all() -> Result<()> {
-    let site = site("none")?;
+fn nobody_at_all(backend: Backend) -> Result<()> {
+    let site = site(backend, "none")?;
     ensure!(site["address"] == 0 && site["function"].is_null(), "{site}");
     Ok(())
 }
 
-fn what_cannot_be_recorded_is_told() -> Result<()> {
+fn the_backend_is_chosen_as_ever() -> Result<()> {
     let dir = place::scratch()?;
-    let target = Command::new("true");
-    let own = std::process::id().to_string();
-    for choice in ["fp", "dwarf"] {
-        let mut command = memfrag(&["trace", "--stacks", choice, "--backend", "ebpf", "--", "true"])?;
-        let ended = process::run(command.current_dir(dir.path()))?;
-        explains(&ended, OWN_FAILURE, &[&["--stacks"], &["--backend ebpf"], &["--backend preload"]])?;
-        let mut command = memfrag(&["trace", "--stacks", choice, "--pid", &own])?;
-        let ended = process::run(command.current_dir(dir.path()))?;
-        explains(&ended, OWN_FAILURE, &[&["--stacks"], &["running process"], &["--stacks caller"]])?;
-    }
-    // Without a backend asked for, it is the one that can.
     let recording = dir.path().join("auto.mfrag");
     let mut command = memfrag(&["trace", "--stacks", "dwarf", "-o"])?;
-    process::run(command.arg(&recording).arg("--").arg(target.get_program()))?.success()?;
+    process::run(command.arg(&recording).args(["--", "true"]))?.success()?;
     let backend = Report::of(&recording)?.0["recording"]["backend"].clone();
-    ensure!(backend == "preload", "{backend}");
-    // The others are no reason to refuse a trace.
-    process::run(&mut trace(Backend::Preload, &recording, &target)?)?.success()?;
+    let expected = if no_ebpf().is_none() { "ebpf" } else { "preload" };
+    ensure!(backend == expected, "{backend} instead of {expected}");
     Ok(())
 }

@@ -1,5 +1,7 @@
-/* One call site, reached by two paths: `left` asks ten times for 1000 bytes, `right` thirty times for 100. */
+/* One call site, reached by two paths: `left` asks ten times for 1000 bytes, `right` thirty times for 100. Before it ends
+   it waits, so that its mappings can be looked at however busy the machine is. */
 #include <stdlib.h>
+#include <unistd.h>
 
 static void *volatile kept;
 
@@ -28,5 +30,6 @@ int main(void)
 {
     left();
     right();
+    usleep(200000);
     return 0;
 }

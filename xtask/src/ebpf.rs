@@ -23,8 +23,10 @@ const LEFT_OUT: &[&str] = &[
     "memfrag-common/src/prefetch.rs",
     "memfrag-common/src/stacks.rs",
     "memfrag-common/src/stacks",
-    "memfrag-common/src/unwind.rs",
-    "memfrag-common/src/unwind",
+    "memfrag-common/src/unwind/cfi.rs",
+    "memfrag-common/src/unwind/cfi",
+    "memfrag-common/src/unwind/walk.rs",
+    "memfrag-common/src/unwind/walk",
 ];
 /// Debian's packages with which the object is built.
 const HOW_TO_INSTALL: &str = "cargo xtask setup";

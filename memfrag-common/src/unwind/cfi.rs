@@ -59,6 +59,14 @@ pub fn rule(section: &Section<'_>, header: u64, pc: u64) -> Option<Rule> {
     machine.row.rule()
 }
 
+/// Where the entries begin to which the header leads that lies at this address, as far as the header says it in the
+/// usual way; its first bytes are enough.
+pub fn entries(header: &[u8], address: u64) -> Option<u64> {
+    let mut input = Section::new(header, address).at(address)?;
+    let [_, first, ..] = input.array::<4>()?;
+    input.pointer(first)
+}
+
 /// The address of the entry of the function at an address, by the header's sorted table.
 fn entry(section: &Section<'_>, header: u64, address: u64) -> Option<u64> {
     const VERSION: u8 = 1;

@@ -4,12 +4,15 @@
 use crate::emit::{Wake, emit};
 use crate::inflight::{Registers, enter, is_own_event, leave, read_word};
 use crate::log::tell;
-use crate::maps::{Call, is_running, known_thread, thread};
+use crate::maps::{Call, is_running, known_thread, thread, walking};
+use crate::stacks::stack_number;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::{bpf_get_attach_cookie, bpf_get_current_pid_tgid};
 use aya_ebpf::macros::{uprobe, uretprobe};
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use memfrag_common::config::Cookie;
+use memfrag_common::told::Walking;
+use memfrag_common::unwind;
 use memfrag_common::{Function, Kind, Record};
 
 /// What a call asks for, read from the argument registers.
@@ -142,6 +145,11 @@ pub fn allocation_return(ctx: RetProbeContext) -> u32 {
         // The result is an error number; the block is where the caller wanted it.
         addr = if addr as u32 == 0 { read_word(call.out) } else { 0 };
     }
+    let mut stack = 0;
+    if walking() != Walking::Off as u32 {
+        // What a call returns to is where the walk begins: the caller's registers are in place again.
+        stack = stack_number(pid, tid, &unwind::Registers { pc: regs.rip, sp: regs.rsp, fp: regs.rbp });
+    }
     let record = Record {
         time: 0,
         addr,
@@ -154,7 +162,7 @@ pub fn allocation_return(ctx: RetProbeContext) -> u32 {
         function,
         align_log2: call.align_log2,
         reserved: 0,
-        extra: 0,
+        extra: stack,
     };
     emit(record, Wake::No);
     0

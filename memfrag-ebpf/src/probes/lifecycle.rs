@@ -2,6 +2,7 @@
 
 use crate::emit::{Wake, emit};
 use crate::maps::{THREADS, TRACED, group_dead_offset, is_known, known_thread};
+use crate::stacks::{forget_code, inherit_code, replace_code};
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
@@ -38,6 +39,7 @@ pub fn task_newtask(ctx: TracePointContext) -> u32 {
             let _ = TRACED.insert(&child, &follow, 0);
         }
     }
+    inherit_code(pid, child);
     let record =
         Record { pid, tid, kind: Kind::Fork as u8, addr: u64::from(child), size: flags, ..Record::default() };
     emit(record, Wake::Yes);
@@ -55,6 +57,7 @@ pub fn sched_process_exec(_ctx: TracePointContext) -> u32 {
         // SAFETY: the map's element is this thread's, which runs this very program and nothing else.
         unsafe { (*thread).depth = 0 };
     }
+    replace_code(pid);
     emit(Record { pid, tid, kind: Kind::Exec as u8, ..Record::default() }, Wake::Yes);
     0
 }
@@ -83,6 +86,7 @@ pub fn sched_process_exit(ctx: TracePointContext) -> u32 {
     // SAFETY: the helper checks the read; the loader took the offset from this kernel's own description.
     if let Ok(1) = unsafe { ctx.read_at::<u8>(offset) } {
         let _ = TRACED.remove(&pid);
+        forget_code(pid);
         emit(Record { pid, tid, kind: Kind::Exit as u8, addr: status, ..Record::default() }, Wake::Yes);
     }
     0

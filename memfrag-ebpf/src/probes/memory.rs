@@ -6,6 +6,7 @@
 
 use crate::emit::{Wake, emit};
 use crate::maps::{MAX_SYSCALL_ARGUMENTS, Thread, is_known, known_thread, thread};
+use crate::stacks::add_code;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
@@ -99,6 +100,9 @@ pub fn sys_exit(ctx: TracePointContext) -> u32 {
         record.site = third & 0xffff_ffff | flags << 32;
         record.extra = fd as u32;
         let brings_code = third & PROT_EXEC != 0 && fd as i32 >= 0;
+        if brings_code {
+            add_code(record.pid, result, size);
+        }
         emit(record, if brings_code { Wake::Yes } else { Wake::No });
     } else if number == number::MUNMAP && failed {
         emit_range(record, Kind::MunmapFailed, start, size);

@@ -14,6 +14,7 @@ use memfrag::target::file::MappedFile;
 use memfrag::target::process;
 use memfrag_common::config::Scope;
 use memfrag_common::session::Stacks;
+use memfrag_common::told::Walking;
 use std::ffi::OsString;
 use std::io::{ErrorKind, IsTerminal as _};
 use std::path::{Path, PathBuf};
@@ -69,17 +70,12 @@ pub(super) fn start(args: &TraceArgs, sink: &mut dyn Sink) -> Result<Started> {
     for &pid in &args.pid {
         process::check(pid)?;
     }
-    let stacks = Stacks::from(args.stacks);
-    if stacks.are_full() {
-        check_stacks(args, program.is_some())?;
+    if Stacks::from(args.stacks).are_full() && !cfg!(target_arch = "x86_64") {
+        bail!("stacks are walked on x86-64 processors only; leave it at --stacks caller");
     }
     let allowed = may_use_ebpf();
     let mut notes = Vec::new();
     let backend = match (args.backend, &allowed, &program) {
-        (BackendChoice::Auto, _, Some(_)) if stacks.are_full() => {
-            notes.push("backend preload: only the library records whole stacks".to_owned());
-            Backend::Preload
-        }
         (BackendChoice::Ebpf, Err(reason), _) => {
             let other = if program.is_some() { "; or use --backend preload, which needs no rights" } else { "" };
             bail!("cannot use eBPF: {reason:#}{other}")
@@ -103,30 +99,6 @@ pub(super) fn start(args: &TraceArgs, sink: &mut dyn Sink) -> Result<Started> {
     notes.append(&mut started.notes);
     started.notes = notes;
     Ok(started)
-}
-
-/// Whether whole stacks can be recorded, which takes the library.
-fn check_stacks(args: &TraceArgs, is_command: bool) -> Result<()> {
-    let choice = match args.stacks {
-        StacksChoice::Fp => "fp",
-        _ => "dwarf",
-    };
-    if args.backend == BackendChoice::Ebpf {
-        bail!(
-            "--stacks {choice} does not go with --backend ebpf, whose probes record the caller alone; use --backend \
-             preload, which takes a command (-- CMD)"
-        );
-    }
-    if !is_command {
-        bail!(
-            "--stacks {choice} takes the library of --backend preload, which a running process cannot be given: trace \
-             a command (-- CMD), or leave it at --stacks caller"
-        );
-    }
-    if !cfg!(target_arch = "x86_64") {
-        bail!("stacks are walked on x86-64 processors only; leave it at --stacks caller");
-    }
-    Ok(())
 }
 
 fn find(name: &OsString) -> Result<PathBuf> {
@@ -156,6 +128,11 @@ fn ebpf(args: &TraceArgs, program: Option<PathBuf>, sink: &mut dyn Sink) -> Resu
             BodyChoice::Empty => Body::Empty,
         },
         callers: args.stacks != StacksChoice::None,
+        walking: match args.stacks {
+            StacksChoice::None | StacksChoice::Caller => Walking::Off,
+            StacksChoice::Fp => Walking::FramePointers,
+            StacksChoice::Dwarf => Walking::Rules,
+        },
     };
     let mut capture = EbpfCapture::new(options)?;
     let mut notes = Vec::new();

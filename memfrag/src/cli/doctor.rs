@@ -167,22 +167,34 @@ fn shared_memory() -> Finding {
 const FINDS_OBJECTS: (u32, u32) = (2, 35);
 
 fn stacks(libraries: &[Library]) -> Finding {
-    const ELSE: &str = "--stacks caller works everywhere, --stacks fp for programs that keep frame pointers";
     if !cfg!(target_arch = "x86_64") {
         return bad("stacks", "whole ones are walked on x86-64 processors only", "--stacks caller works everywhere");
     }
     let glibc = libraries.iter().find(|library| library.allocator == "glibc");
-    let Some(version) = glibc.and_then(|library| library.version.as_deref()) else {
-        return bad("stacks", "no glibc of a known version, which --stacks dwarf needs", ELSE);
-    };
-    let (major, minor) = version.split_once('.').unwrap_or((version, ""));
+    let version = glibc.and_then(|library| library.version.as_deref());
     let number = |text: &str| text.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok());
-    match number(major).zip(number(minor)) {
-        Some(version) if version >= FINDS_OBJECTS => good(
+    let finds = version.is_some_and(|version| {
+        let (major, minor) = version.split_once('.').unwrap_or((version, ""));
+        number(major).zip(number(minor)).is_some_and(|version| version >= FINDS_OBJECTS)
+    });
+    walked(ebpf::has_capabilities(), finds, version)
+}
+
+/// What can be walked: by probes, and by the library in a glibc in which it finds call frame information.
+fn walked(by_probes: bool, finds: bool, version: Option<&str>) -> Finding {
+    const BOTH: &str = "--stacks dwarf, or --stacks fp where frame pointers are kept";
+    match (by_probes, finds) {
+        (true, true) => good("stacks", format!("whole ones under both backends: {BOTH}")),
+        (true, false) => good("stacks", format!("whole ones with probes: {BOTH}; with --backend preload fp alone")),
+        (false, true) => good("stacks", format!("whole ones of a launched command: {BOTH}")),
+        (false, false) => bad(
             "stacks",
-            "whole ones of a launched command: --stacks dwarf, or --stacks fp where frame pointers are kept",
+            match version {
+                Some(version) => format!("--stacks dwarf with --backend preload needs glibc 2.35, here is {version}"),
+                None => "no glibc of a known version, which --stacks dwarf with --backend preload needs".to_owned(),
+            },
+            "--stacks caller works everywhere, --stacks fp for programs that keep frame pointers, both with probes (sudo)",
         ),
-        _ => bad("stacks", format!("--stacks dwarf needs glibc 2.35, here is {version}"), ELSE),
     }
 }
 

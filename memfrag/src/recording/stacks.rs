@@ -150,6 +150,21 @@ impl Known {
     }
 }
 
+/// Hands out all frames of a recording, some at once. Those of damaged chunks are missing.
+pub(super) fn all(reader: &Reader, mut each: impl FnMut(&mut [Frame])) {
+    let Ok(mut unpacker) = Unpacker::new() else { return };
+    let (mut bytes, mut room, mut frames) = (Vec::new(), Vec::new(), Vec::new());
+    for at in 0..reader.chunk_count() {
+        if reader.entries()[at].header.kind != kind::STACKS {
+            continue;
+        }
+        frames.clear();
+        if chunk(reader, at, &mut unpacker, &mut bytes, &mut room, &mut frames).is_some() {
+            each(&mut frames);
+        }
+    }
+}
+
 /// Adds the frames of the chunk at a position of the list; `None` when it is damaged.
 pub(super) fn chunk(
     reader: &Reader,

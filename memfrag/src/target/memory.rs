@@ -75,6 +75,8 @@ pub fn anonymous_bytes(pid: u32) -> Result<u64, ProcessError> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
 
     #[test]
     fn the_counters_are_read_in_bytes() {
@@ -94,20 +96,25 @@ mod tests {
         assert_eq!(MemorySample::parse(b"Name:\tx\nState:\tZ (zombie)\n", 7, 5), None);
     }
 
+    /// Of a process of its own: the memory of this one's other tests comes and goes meanwhile.
     #[test]
     fn touched_memory_shows() {
-        const SIZE: usize = 32 << 20;
-        let pid = std::process::id();
-        // Other tests of this process give memory back meanwhile, but not each time.
-        let shows = (0..20).any(|_| {
-            let before = MemorySample::read(pid, 0).expect("it runs");
-            let block = vec![1u8; SIZE];
-            let after = MemorySample::read(pid, 1).expect("it runs");
-            assert!(after.rss >= after.rss_anon && after.virtual_bytes >= after.rss);
-            drop(block);
-            after.rss_anon >= before.rss_anon + SIZE as u64 / 2
-        });
-        assert!(shows, "32 MiB were touched and never seen");
+        const SIZE: u64 = 32 << 20;
+        // It fills a buffer of that size again and again.
+        let mut copier = Command::new("dd");
+        copier.args(["if=/dev/zero", "of=/dev/null", "bs=32M"]).stderr(Stdio::null());
+        let mut child = copier.spawn().expect("dd is there");
+        let begun = Instant::now();
+        let seen = loop {
+            let sample = MemorySample::read(child.id(), 1).expect("it runs");
+            assert!(sample.rss >= sample.rss_anon && sample.virtual_bytes >= sample.rss, "{sample:?}");
+            if sample.rss_anon >= SIZE || begun.elapsed() > Duration::from_secs(30) {
+                break sample;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        child.kill().and_then(|()| child.wait()).expect("it can be ended");
+        assert!((SIZE..SIZE + SIZE / 2).contains(&seen.rss_anon), "32 MiB were touched and not seen: {seen:?}");
     }
 
     #[test]

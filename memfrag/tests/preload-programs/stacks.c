@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <alloca.h>
 
 #define DEPTH 600
@@ -104,5 +105,8 @@ int main(int argc, char **argv) {
     for (int at = 0; at < 3; at++)
         pthread_join(threads[at], NULL);
     recurse(1);
+    // So many milliseconds, for whoever looks at what is mapped here.
+    if (argc > 2)
+        usleep((useconds_t)atoi(argv[2]) * 1000);
     return 0;
 }

@@ -8,16 +8,20 @@
 //! | `capabilities` | whether this process may do all that |
 //! | `calibrate` | what a probe costs on this machine |
 //! | `discover` | which files to probe for a process, a command or the machine |
+//! | `stacks` | whole stacks: what the programs tell of them, as the recording has it |
+//! | `code` | the call frame information of the files that processes run |
 //! | `messages` | what an object built for debugging has to say |
 //! | `tracefs` | where the kernel describes its tracepoints |
 
 mod calibrate;
 mod capabilities;
+mod code;
 mod discover;
 mod links;
 mod messages;
 mod multi;
 mod object;
+mod stacks;
 mod tracefs;
 
 pub use calibrate::{Cost, calibrate};
@@ -34,9 +38,11 @@ use discover::Discovery;
 use links::{Links, Programs};
 use memfrag_common::config::Scope;
 use memfrag_common::loss::{COUNTERS, Counter};
+use memfrag_common::told::Walking;
 use memfrag_common::{Event, Kind, Op, Record};
 use messages::Messages;
 use object::Loaded;
+use stacks::Stacks;
 use std::collections::{BTreeSet, HashSet};
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -67,12 +73,21 @@ pub struct Options {
     pub body: Body,
     /// Whether the events keep who called.
     pub callers: bool,
+    /// How whole stacks are walked, if they are.
+    pub walking: Walking,
 }
 
 impl Options {
     /// The usual: full records with their callers, best placement, the default ring.
     pub fn new(scope: Scope) -> Self {
-        Self { scope, ring_bytes: RING_BYTES, placing: Placing::Best, body: Body::Full, callers: true }
+        Self {
+            scope,
+            ring_bytes: RING_BYTES,
+            placing: Placing::Best,
+            body: Body::Full,
+            callers: true,
+            walking: Walking::Off,
+        }
     }
 }
 
@@ -90,6 +105,8 @@ pub struct EbpfCapture {
     lost: HashMap<MapData, u32, u64>,
     traced: HashMap<MapData, u32, u32>,
     running: Array<MapData, u32>,
+    /// Where whole stacks are recorded.
+    stacks: Option<Stacks>,
     messages: Messages,
     /// Declared last: the programs go after everything that uses their maps.
     loaded: Loaded,
@@ -117,7 +134,7 @@ impl EbpfCapture {
     /// # Errors
     /// Missing rights, a kernel without what is needed, or no tracefs.
     pub fn new(options: Options) -> Result<Self> {
-        let mut loaded = object::load(options.scope, options.ring_bytes)?;
+        let mut loaded = object::load(options.scope, options.ring_bytes, options.walking)?;
         let programs = Programs::load(&mut loaded, options.body)?;
         loaded.attach_kernel_side()?;
         let messages = Messages::of(&mut loaded.ebpf);
@@ -126,6 +143,11 @@ impl EbpfCapture {
         let lost = HashMap::try_from(loaded.take_map("LOST")?)?;
         let traced = HashMap::try_from(loaded.take_map("TRACED")?)?;
         let running = Array::try_from(loaded.take_map("RUNNING")?)?;
+        let stacks = match options.walking {
+            Walking::Off => None,
+            Walking::FramePointers => Some(Stacks::new(None)),
+            Walking::Rules => Some(Stacks::new(Some(stacks::rules(loaded.take_map("WALK_RULES")?)?))),
+        };
         Ok(Self {
             scope: options.scope,
             callers: options.callers,
@@ -138,6 +160,7 @@ impl EbpfCapture {
             lost,
             traced,
             running,
+            stacks,
             messages,
             loaded,
             started: monotonic(),
@@ -209,14 +232,30 @@ impl EbpfCapture {
         self.batch.clear();
         while self.batch.len() < BATCH {
             let Some(bytes) = self.ring.next() else { break };
+            if bytes.len() > Record::SIZE {
+                if self.stacks.as_mut().and_then(|stacks| stacks.take(&bytes)).is_none() {
+                    self.undecodable += 1;
+                }
+                continue;
+            }
             let event = Record::from_bytes(&bytes).and_then(|mut record| {
+                if let Some(stacks) = &mut self.stacks
+                    && (record.kind == Kind::Alloc as u8 || record.kind == Kind::ReallocEnd as u8)
+                {
+                    record.extra = stacks.number(record.tid, record.extra);
+                }
                 if !self.callers && record.kind <= Kind::ReallocEnd as u8 {
                     record.site = 0;
                 }
                 Event::decode(&record, record.time.saturating_sub(self.started))
             });
             match event {
-                Some(event) => self.batch.push(event),
+                Some(event) => {
+                    if let Some(stacks) = &mut self.stacks {
+                        stacks.follow(&event);
+                    }
+                    self.batch.push(event);
+                }
                 None => self.undecodable += 1,
             }
         }
@@ -254,6 +293,12 @@ impl EbpfCapture {
                     self.remapped.remove(&event.pid);
                 }
                 _ => {}
+            }
+        }
+        if let Some(stacks) = &mut self.stacks {
+            let fresh = stacks.fresh();
+            if !fresh.is_empty() {
+                sink.stacks(&fresh);
             }
         }
         sink.events(&self.batch);
@@ -327,6 +372,10 @@ impl Capture for EbpfCapture {
             }
         }
         counters[Counter::Dropped as usize] += self.undecodable;
+        if let Some(stacks) = &self.stacks {
+            counters[Counter::StackCut as usize] += stacks.cut;
+            counters[Counter::StackLost as usize] += stacks.lost;
+        }
         vec![(None, counters)]
     }
 

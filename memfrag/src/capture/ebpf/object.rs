@@ -5,6 +5,7 @@ use aya::maps::{Map, MapData};
 use aya::programs::{Program, TracePoint};
 use aya::{Ebpf, EbpfLoader};
 use memfrag_common::config::Scope;
+use memfrag_common::told::Walking;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
@@ -50,19 +51,31 @@ impl std::fmt::Debug for Loaded {
     }
 }
 
+/// What only walks of stacks need, which fills some memory.
+const WALKING_MAPS: [&str; 3] = ["TOLD", "WALK_RULES", "SPACES"];
+
 /// Loads the object for the scope, with a ring of so many bytes.
-pub(super) fn load(scope: Scope, ring_bytes: u32) -> Result<Loaded> {
+pub(super) fn load(scope: Scope, ring_bytes: u32, walking: Walking) -> Result<Loaded> {
     let group_dead = group_dead_offset()?;
     let bytes = match std::env::var_os(OBJECT_VARIABLE) {
         Some(path) => fs::read(&path).with_context(|| format!("reading the BPF object {}", path.display()))?,
         None => OBJECT.to_vec(),
     };
-    let globals = vec![("SCOPE", scope as u32), ("SELF", std::process::id()), ("GROUP_DEAD_OFFSET", group_dead)];
+    let globals = vec![
+        ("SCOPE", scope as u32),
+        ("SELF", std::process::id()),
+        ("GROUP_DEAD_OFFSET", group_dead),
+        ("WALKING", walking as u32),
+    ];
     let mut loader = EbpfLoader::new();
     for (name, value) in &globals {
         loader.override_global(name, value, true);
     }
     loader.map_max_entries("RECORDS", ring_bytes);
+    let unused = if walking == Walking::Off { &WALKING_MAPS[..] } else { &[] };
+    for map in unused {
+        loader.map_max_entries(map, 1);
+    }
     let ebpf = loader.load(&bytes).context("loading the BPF object")?;
     Ok(Loaded { ebpf, bytes, globals, without_memory_events: None })
 }
@@ -110,7 +123,9 @@ impl Loaded {
 
 fn data(map: &Map) -> Option<&MapData> {
     match map {
-        Map::Array(data) | Map::HashMap(data) | Map::PerCpuArray(data) | Map::RingBuf(data) => Some(data),
+        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::PerCpuArray(data) | Map::RingBuf(data) => {
+            Some(data)
+        }
         _ => None,
     }
 }
