@@ -3,7 +3,7 @@
 //! A child notices by itself that it is one (see [`crate::process`]); what is to be done here is to tell the daemon at
 //! which point of the parent's events it was made, and to have the child appear even if it never allocates.
 
-use crate::process::{self, stamp};
+use crate::process;
 use crate::record::{self, Entry, Thread};
 use crate::resolve;
 use crate::x86_64::{self, entry};
@@ -35,8 +35,7 @@ fn around(entry: Entry, real: *mut c_void) -> c_int {
     // From the stamp to the record nothing later may be released, or the child's first events would come before it.
     let before = thread.ring.hold(entry.frame());
     thread.held.set(before == 0);
-    let at = stamp();
-    thread.stamps_left.set(0);
+    let at = process::stamp_of_fork();
     let child = real();
     if child == 0 {
         if !attached(thread) {

@@ -15,6 +15,7 @@
 //! | `fork` | following the program through `fork` |
 //! | `spawn` | following it through `exec` with an environment that was cleaned |
 //! | `record` | one record into the thread's ring; what to do when that is busy or full |
+//! | `touched` | which thread had a block in hand last, so that few records need the time |
 //! | `process` | the process's files and the rings of its threads |
 //! | `stacks` | the stack of a call, as far as it is to be recorded |
 //! | `rules` | how to leave the frame of a function, remembered by return address |
@@ -44,6 +45,7 @@ mod spawn;
 mod stacks;
 mod sys;
 mod text;
+mod touched;
 mod x86_64;
 
 #[cfg(not(test))]

@@ -6,7 +6,7 @@
 
 use crate::record::{self, Thread};
 use crate::x86_64;
-use crate::{resolve, segment, stacks, sys, text};
+use crate::{resolve, segment, stacks, sys, text, touched};
 use core::ptr;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -30,8 +30,8 @@ pub(crate) struct State {
     cursor: AtomicU32,
 }
 
-/// How many records of an only thread may have the stamp of one before them.
-const STAMPS_SHARED: u64 = 7;
+/// How many records may have the stamp of one before them.
+const STAMPS_SHARED: u64 = 31;
 
 /// The epoch of a process that is not recorded.
 const OFF: u64 = 4;
@@ -53,6 +53,8 @@ static CLOCK: AtomicU32 = AtomicU32::new(0);
 static ALONE: AtomicPtr<AtomicU8> = AtomicPtr::new((&raw const NEVER_ALONE).cast_mut());
 static NEVER_ALONE: AtomicU8 = AtomicU8::new(0);
 static RING_SLOTS: AtomicU32 = AtomicU32::new(0);
+/// Forks that have begun.
+static FORKS: AtomicU64 = AtomicU64::new(0);
 /// Set once: neither this process nor its children are recorded.
 static FINISHED: AtomicU32 = AtomicU32::new(0);
 /// The process's files. A forked child finds its parent's here, and takes them away.
@@ -65,36 +67,47 @@ pub(crate) fn state() -> &'static State {
     unsafe { &*STATE.load(Relaxed) }
 }
 
-/// A record's stamp.
+/// A record's stamp; `alone` where it is compared with no other thread's.
 ///
-/// Where the thread is the only one, nobody's stamps are compared with its own, so it may give a few records the same:
-/// reading the counter is the dearest part of a record. It reads it anew when the daemon has begun another pass, which
-/// is all that the daemon's watermark asks for, and which limits the error to the time between two passes.
+/// Reading the counter is the dearest part of a record, so a thread may give a few records the same stamp: all whose
+/// blocks it was the last to touch, or any while it is the only one. It reads anew when the daemon has begun another pass, which
+/// is all that the daemon's watermark asks for, and which limits the error to the time between two passes; and after a
+/// fork, since a child has what came before it.
 #[inline(always)]
-pub(crate) fn stamp_of(thread: &Thread) -> u64 {
+pub(crate) fn stamp_of(thread: &Thread, alone: bool) -> u64 {
     if CLOCK.load(Relaxed) != Clock::Tsc as u32 {
         return monotonic();
     }
-    if !alone() {
-        return x86_64::ticks();
-    }
     // SAFETY: the thread has a ring, so the session is mapped, and it is never given back.
-    let beat = unsafe { &*SESSION.load(Relaxed) }.heartbeat.load(Relaxed);
+    let heartbeat = unsafe { &*SESSION.load(Relaxed) }.heartbeat.load(Relaxed);
+    let beat = heartbeat.wrapping_add(FORKS.load(Relaxed));
     let left = thread.stamps_left.get();
-    if left != 0 && beat == thread.beat.get() {
+    if alone && left != 0 && beat == thread.beat.get() {
         thread.stamps_left.set(left - 1);
         return thread.last_stamp.get();
     }
-    let now = x86_64::loose_ticks();
+    let now = if self::alone() { x86_64::loose_ticks() } else { x86_64::ticks() };
     thread.beat.set(beat);
     thread.last_stamp.set(now);
     thread.stamps_left.set(STAMPS_SHARED);
     now
 }
 
+/// Whether a record of a block needs no order towards those of other threads.
+#[inline(always)]
+pub(crate) fn alone_with(thread: &Thread, block: u64) -> bool {
+    alone() || touched::again(block, (thread.ids.get() >> 32) as u32)
+}
+
+/// The stamp of a fork that begins now. What any thread does from here on gets a later one.
+pub(crate) fn stamp_of_fork() -> u64 {
+    FORKS.fetch_add(1, Ordering::SeqCst);
+    stamp()
+}
+
 /// The time, in the session's clock.
 #[inline(always)]
-pub(crate) fn stamp() -> u64 {
+fn stamp() -> u64 {
     if CLOCK.load(Relaxed) != Clock::Tsc as u32 {
         return monotonic();
     }
@@ -471,18 +484,19 @@ pub(crate) enum Wait {
     Off,
 }
 
-/// Waits until the daemon has made room in the thread's ring.
+/// Waits until the daemon has made room in the thread's ring: for much at once where it does, since each time to fall
+/// asleep and to wake up costs as much as many records.
 #[cold]
 pub(crate) fn wait(thread: &Thread, needed: u64) -> Wait {
     count(Counter::Waited, 1);
     let Some(session) = session() else { return Wait::Off };
-    for _ in 0..64 {
-        core::hint::spin_loop();
-    }
     let begin = sys::now();
-    let mut pause = 20_000;
+    let plenty = u64::from(RING_SLOTS.load(Relaxed) / 8).max(needed);
+    let mut pause = 100_000;
     loop {
-        if thread.ring.refresh() >= needed {
+        sys::sleep(pause);
+        let room = thread.ring.refresh();
+        if room >= plenty {
             return Wait::Room;
         }
         if session.active.load(Relaxed) == 0 {
@@ -495,9 +509,8 @@ pub(crate) fn wait(thread: &Thread, needed: u64) -> Wait {
             return if gone || silence > DEATH { finish() } else { Wait::InVain };
         }
         if now.saturating_sub(begin) > if thread.impatient.get() { IMPATIENCE } else { PATIENCE } {
-            return Wait::InVain;
+            return if room >= needed { Wait::Room } else { Wait::InVain };
         }
-        sys::sleep(pause);
         pause = (pause * 2).min(1_000_000);
     }
 }

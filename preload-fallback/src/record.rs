@@ -23,7 +23,7 @@ pub(crate) struct Thread {
     pub(crate) held: Cell<bool>,
     /// The last wait for room was in vain: the next are short.
     pub(crate) impatient: Cell<bool>,
-    /// Of an only thread: the last stamp, for how many more records it serves, and the daemon's pass then.
+    /// The last stamp, for how many more records it may serve, and the daemon's pass then.
     pub(crate) last_stamp: Cell<u64>,
     pub(crate) stamps_left: Cell<u64>,
     pub(crate) beat: Cell<u64>,
@@ -96,7 +96,8 @@ pub(crate) fn call(call: Call, entry: Entry) {
     };
     let tag = tag(call.kind, call.function as u8, call.align_log2) | u64::from(stack) << 32;
     let fields = [call.addr, call.size, site, thread.ids.get(), tag];
-    if let Err(refused) = thread.ring.push(entry.frame(), fields, || process::stamp_of(thread)) {
+    let alone = process::alone_with(thread, call.addr);
+    if let Err(refused) = thread.ring.push(entry.frame(), fields, || process::stamp_of(thread, alone)) {
         refused_once(thread, entry.frame(), fields, refused);
     }
 }
@@ -122,7 +123,7 @@ pub(crate) fn event(kind: Kind, addr: u64, entry: Entry) {
 /// Records something that has no call site. The thread has a ring.
 pub(crate) fn plain(thread: &Thread, frame: u64, kind: Kind, addr: u64, size: u64, ids: u64) {
     let fields = [addr, size, 0, ids, tag(kind, 0, 0)];
-    if let Err(refused) = thread.ring.push(frame, fields, || process::stamp_of(thread)) {
+    if let Err(refused) = thread.ring.push(frame, fields, || process::stamp_of(thread, false)) {
         refused_once(thread, frame, fields, refused);
     }
 }
@@ -148,9 +149,9 @@ fn refused_once(thread: &Thread, frame: u64, fields: [u64; WORDS - 1], refused: 
                 if frame >= state & !7 && !sys::on_alternate_stack() {
                     process::count(Counter::Stale, 1);
                     thread.ring.heal();
-                    thread.ring.push(frame, fields, || process::stamp_of(thread))
+                    thread.ring.push(frame, fields, || process::stamp_of(thread, false))
                 } else {
-                    thread.ring.push_nested(frame, fields, || process::stamp_of(thread), &Uninterrupted)
+                    thread.ring.push_nested(frame, fields, || process::stamp_of(thread, false), &Uninterrupted)
                 }
             }
             Refused::Full => {
@@ -158,7 +159,7 @@ fn refused_once(thread: &Thread, frame: u64, fields: [u64; WORDS - 1], refused: 
                     return;
                 }
                 tell_loss(thread, frame);
-                thread.ring.push(frame, fields, || process::stamp_of(thread))
+                thread.ring.push(frame, fields, || process::stamp_of(thread, false))
             }
         };
         match result {
@@ -175,8 +176,10 @@ fn tell_loss(thread: &Thread, frame: u64) {
         return;
     }
     let fields = [0, lost, 0, thread.ids.get(), tag(Kind::Gap, 0, 0)];
-    let told = match thread.ring.push(frame, fields, || process::stamp_of(thread)) {
-        Err(Refused::Busy(_)) => thread.ring.push_nested(frame, fields, || process::stamp_of(thread), &Uninterrupted),
+    let told = match thread.ring.push(frame, fields, || process::stamp_of(thread, false)) {
+        Err(Refused::Busy(_)) => {
+            thread.ring.push_nested(frame, fields, || process::stamp_of(thread, false), &Uninterrupted)
+        }
         other => other,
     };
     if told.is_ok() {
