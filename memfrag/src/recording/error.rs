@@ -48,6 +48,12 @@ pub enum RecordingError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// The file could not take all that was to be written.
+    #[error("{reason}")]
+    Stopped {
+        /// What happened and what to do.
+        reason: String,
+    },
     /// The header that was to be written does not fit the format.
     #[error("the header of {} would need {length} bytes, and the format allows {limit}; shorten the command line", path.display())]
     HeaderTooLong {

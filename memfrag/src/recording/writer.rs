@@ -207,7 +207,12 @@ impl Writer {
     /// # Errors
     /// When the writing thread has gone, which it never should. A disk that could not take everything is no error:
     /// the summary tells.
-    pub fn finish(mut self, end_ns: u64, status: Option<i32>) -> Result<Summary, RecordingError> {
+    pub fn finish(self, end_ns: u64, status: Option<i32>) -> Result<Summary, RecordingError> {
+        self.finish_as(End { time: end_ns, status, ..End::default() })
+    }
+
+    /// Ends the recording as another one has ended, of which it is a copy; what could not be recorded is added.
+    pub(super) fn finish_as(mut self, end: End) -> Result<Summary, RecordingError> {
         self.flush();
         self.checkpoints.close();
         drop(self.jobs.take());
@@ -217,19 +222,18 @@ impl Writer {
             source: io::Error::other("its writing thread has failed"),
         })?;
         let end = End {
-            time: end_ns,
-            status,
             events: self.shared.events(),
-            not_recorded: self.shared.not_recorded(),
-            stopped: self.shared.reason().unwrap_or_default(),
+            not_recorded: end.not_recorded.saturating_add(self.shared.not_recorded()),
+            stopped: self.shared.reason().unwrap_or(end.stopped),
+            ..end
         };
         let mut notes = Vec::new();
         notes::put_end(&mut notes, self.given, &end);
         let header = ChunkHeader {
             kind: kind::NOTES,
             items: 1,
-            first_time: end_ns,
-            last_time: end_ns,
+            first_time: end.time,
+            last_time: end.time,
             first_event: self.given,
             ..ChunkHeader::default()
         };
@@ -241,6 +245,13 @@ impl Writer {
             .or_else(|| ended.as_ref().err().map(|error| format!("cannot write its index: {error}")));
         let complete = ended.is_ok();
         Ok(Summary { events: end.events, bytes, checkpoints, not_recorded: end.not_recorded, complete, stopped })
+    }
+
+    /// Writes what was given and leaves the recording without an end. Why it could not be written, if so.
+    pub(super) fn leave(self) -> Option<String> {
+        let shared = Arc::clone(&self.shared);
+        drop(self);
+        shared.reason()
     }
 
     fn send(&mut self, job: Job) {

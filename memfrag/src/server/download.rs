@@ -1,14 +1,16 @@
-//! A recording as a download: the file as it is now, cut behind its last whole chunk.
+//! A recording as a download: the file as it is now, cut behind its last whole chunk; or a copy of it that may leave the
+//! machine.
 
-use super::http::Problem;
+use super::http::{Problem, Server};
+use super::import::nameless;
 use super::source::Source;
-use super::sources::Sources;
-use crate::recording::Reader;
+use crate::recording::{Reader, Redactor};
 use bytes::Bytes;
 use futures_util::stream;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 use warp::http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use warp::reply::{Reply, Response};
@@ -16,14 +18,20 @@ use warp::reply::{Reply, Response};
 /// Bytes read at once.
 const PIECE: u64 = 256 << 10;
 
-/// Answers `GET /api/recording?source=N`.
+/// Answers `GET /api/recording?source=N`, with `&redact` by a redacted copy.
 ///
 /// # Errors
-/// When there is no such source, or its file cannot be read.
-pub async fn recording(sources: &Sources, query: &str) -> Result<Response, Problem> {
-    let source = sources.get(number(query)?).ok_or(Problem::NotFound)?;
-    let name = file_name(source.name());
-    let (file, length) = blocking(move || whole(&source)).await?.map_err(Problem::Failed)?;
+/// When there is no such source, or its file cannot be read or copied.
+pub async fn recording(server: &Server, query: &str) -> Result<Response, Problem> {
+    let (redact, query) = query.strip_suffix("&redact").map_or((false, query), |query| (true, query));
+    let source = server.sources.get(number(query)?).ok_or(Problem::NotFound)?;
+    let name = if redact { "redacted.mfrag".to_owned() } else { file_name(source.name()) };
+    let (file, length) = if redact {
+        let _place = server.copies.take().ok_or(Problem::Busy("other recordings are being redacted"))?;
+        blocking(move || redacted(&source)).await?.map_err(Problem::Failed)?
+    } else {
+        blocking(move || whole(&source)).await?.map_err(Problem::Failed)?
+    };
     let file = Arc::new(file);
     let pieces = stream::try_unfold(0, move |at| {
         let file = Arc::clone(&file);
@@ -60,10 +68,26 @@ pub(super) fn number(query: &str) -> Result<usize, Problem> {
 /// The file, and how many of its bytes are whole now.
 fn whole(source: &Source) -> Result<(File, u64), String> {
     let file = source.file().try_clone().map_err(|error| error.to_string())?;
-    // What is being written may become a chunk; a copy made now must do without.
+    Ok((file, settled(source)?.whole_bytes()))
+}
+
+/// The recording as it is now. What is being written may become a chunk; a copy made now must do without.
+fn settled(source: &Source) -> Result<Reader, String> {
     let mut reader = Reader::clone(&source.reader());
     reader.settle().map_err(|error| error.to_string())?;
-    Ok((file, reader.whole_bytes()))
+    Ok(reader)
+}
+
+/// A redacted copy in a file without a name, and how many bytes it has.
+fn redacted(source: &Source) -> Result<(File, u64), String> {
+    let reader = settled(source)?;
+    let copy = || -> io::Result<_> {
+        let file = nameless()?;
+        Redactor::new()?.write(&reader, file.try_clone()?, Path::new("the copy")).map_err(io::Error::other)?;
+        let length = file.metadata()?.len();
+        Ok((file, length))
+    };
+    copy().map_err(|error| format!("the recording cannot be copied: {error}"))
 }
 
 /// Runs what may wait for a disk.

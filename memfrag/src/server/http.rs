@@ -40,6 +40,8 @@ pub struct Server {
     pub ending: watch::Receiver<bool>,
     upgrades: Mutex<Rate>,
     imports: Places,
+    /// Redacted copies under way.
+    pub(super) copies: Places,
 }
 
 impl Server {
@@ -55,6 +57,7 @@ impl Server {
             ending,
             upgrades: Mutex::new(Rate::new(limits::UPGRADE_EVERY, limits::UPGRADE_BURST)),
             imports: Places::new(limits::IMPORTS_AT_ONCE),
+            copies: Places::new(limits::COPIES_AT_ONCE),
         }
     }
 
@@ -197,7 +200,7 @@ where
     }
     server.access.bearer(&headers)?;
     match (path, method) {
-        ("/api/recording", Method::GET) => download::recording(&server.sources, &query).await,
+        ("/api/recording", Method::GET) => download::recording(&server, &query).await,
         ("/api/import", Method::POST) => {
             Access::origin(&headers, &host)?;
             let _place = server.imports.take().ok_or(Problem::Busy("other recordings are being imported"))?;

@@ -39,6 +39,8 @@ pub const MODEL_KEPT: u64 = 256 << 20;
 pub const IMPORTS: usize = 8;
 /// Imports at once.
 pub const IMPORTS_AT_ONCE: usize = 2;
+/// Redacted copies that are made at once.
+pub const COPIES_AT_ONCE: usize = 1;
 /// Bytes of an imported recording, unless the user says otherwise.
 pub const IMPORT_BYTES: u64 = 4 << 30;
 /// An import of which nothing comes for so long is given up.

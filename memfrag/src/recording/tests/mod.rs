@@ -8,6 +8,7 @@ mod golden;
 mod hostile;
 mod memory;
 mod order;
+mod redact;
 mod round_trip;
 mod samples;
 mod stacks;

@@ -1,7 +1,7 @@
 //! Every line of the server's rules: which request gets which answer.
 
 use super::*;
-use crate::recording::{Header, Writer};
+use crate::recording::{Header, Reader, Writer};
 use crate::server::source::Source;
 use crate::server::token::Token;
 use bytes::Bytes;
@@ -79,11 +79,12 @@ fn upgrade(protocols: &str) -> RequestBuilder {
         .header("sec-websocket-protocol", protocols)
 }
 
-const EVERYTHING: [(&str, &str); 8] = [
+const EVERYTHING: [(&str, &str); 9] = [
     ("GET", "/"),
     ("GET", "/index.html"),
     ("GET", "/nothing"),
     ("GET", "/api/recording?source=0"),
+    ("GET", "/api/recording?source=0&redact"),
     ("POST", "/api/import"),
     ("DELETE", "/api/recording?source=1"),
     ("GET", "/api/socket"),
@@ -277,6 +278,29 @@ async fn recordings_go_out_and_come_in_unchanged() {
         assert_eq!(answer.status(), 400, "{query}");
     }
     assert_eq!(case.answer(case.proper("GET", "/api/recording?source=2")).await.status(), 404);
+}
+
+#[tokio::test]
+async fn a_redacted_copy_goes_out_and_the_recording_stays() {
+    let case = Case::new();
+    let answer = case.answer(case.proper("GET", "/api/recording?source=0&redact")).await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["content-disposition"], "attachment; filename=\"redacted.mfrag\"");
+    assert_eq!(answer.headers()["content-length"], answer.body().len().to_string().as_str());
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("copy.mfrag");
+    std::fs::write(&copy, answer.body()).unwrap();
+    let copy = Reader::open(&copy).unwrap();
+    assert_eq!((copy.header().hostname.as_str(), copy.header().backend.as_str()), ("", "preload"));
+    assert_eq!(copy.end().map(|end| end.time), Some(17));
+    assert_eq!(case.answer(case.proper("GET", "/api/recording?source=0")).await.body(), &content());
+    let taken = case.server.copies.take().unwrap();
+    assert_eq!(case.answer(case.proper("GET", "/api/recording?source=0&redact")).await.status(), 503);
+    drop(taken);
+    for query in ["?source=1&redact", "?source=0&redact=x", "?redact&source=0", "?source=&redact"] {
+        let answer = case.answer(case.proper("GET", &format!("/api/recording{query}"))).await;
+        assert_eq!(answer.status(), if query == "?source=1&redact" { 404 } else { 400 }, "{query}");
+    }
 }
 
 #[tokio::test]
