@@ -6,8 +6,9 @@
 #![allow(clippy::print_stdout, reason = "rates are results, and criterion has no place for them")]
 
 use criterion::{BatchSize, BenchmarkId, Criterion};
+use memfrag::analysis::regions::regions;
 use memfrag::heap::{Footprint, Heap, Heaps};
-use memfrag::server::tiles::{Canvas, Level, Mode, ViewRequest, regions};
+use memfrag::server::tiles::{Canvas, Level, Mode, ViewRequest};
 use memfrag::target::residency::{Region, RegionKind};
 use memfrag::target::{ProcessInfo, Residency};
 use memfrag_common::{Event, Function, Op};

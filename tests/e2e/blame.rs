@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use memfrag_common::Op;
-use memfrag_tests::memfrag::{Backend, explains, memfrag, traced};
+use memfrag_tests::memfrag::{Backend, explains, memfrag, number, traced};
 use memfrag_tests::process::{self, Ended};
 use memfrag_tests::{events, place, tests, tests_on_both};
 use serde_json::Value;
@@ -110,10 +110,6 @@ fn blame(recording: &Path, words: &[&str]) -> Result<Value> {
     let value: Value = serde_json::from_slice(&ended.stdout).context("not one JSON document")?;
     ensure!(value["format"] == "memfrag-blame", "{value}");
     Ok(value)
-}
-
-fn number(value: &Value, name: &str) -> Result<u64> {
-    value[name].as_u64().with_context(|| format!("{name} is no count in {value}"))
 }
 
 fn seconds(ns: u64) -> String {

@@ -224,7 +224,9 @@ fn stopped_and_walked(pid: u32) -> Result<Walk> {
         process::send(pid, libc::SIGSTOP)?;
         until("it is stopped", Duration::from_secs(5), || Ok(proc_state(pid)? == b'T'))?;
         let walk = Walk::take(pid);
-        ensure!(proc_state(pid)? == b'T', "the walk has set a stopped process going");
+        // Let go of, it is woken only to stop again by itself; one that was set going would sleep.
+        let stays = until("it is stopped again", Duration::from_secs(1), || Ok(proc_state(pid)? == b'T'));
+        stays.context("the walk has set a stopped process going")?;
         match walk {
             Ok(walk) if walk.confidence == Confidence::Exact => return Ok(walk),
             Ok(walk) => ensure!(attempt < 10, "{:?}", walk.discrepancies),

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-tests!(a_log_goes_out_and_comes_back, bad_input);
+tests!(a_log_goes_out_and_comes_back, a_redacted_copy_is_the_same_heap, bad_input);
 
 /// Runs `export` or `import` of a file to a place.
 fn run(verb: &str, from: &Path, to: &Path, words: &[&str]) -> Result<Ended> {
@@ -55,6 +55,52 @@ fn a_log_goes_out_and_comes_back() -> Result<()> {
     ensure!(again.number("/processes/0/totals/requested_bytes")? == totals("requested_bytes")?, "requested");
     again.nothing_lost()?;
     again.every_free_matched()
+}
+
+/// Everything that a report says of the heap is said of the copy, and nothing of whose it is.
+fn a_redacted_copy_is_the_same_heap() -> Result<()> {
+    let dir = place::scratch()?;
+    let (recording, copy, log) =
+        (dir.path().join("a.mfrag"), dir.path().join("copy.mfrag"), dir.path().join("run/mftrace_log.csv"));
+    let program = "my $hunter2 = 7; my %h = map { $_ => 'x' x ($_ % 99) } 1..20000; delete @h{1..15000}; sleep 1";
+    traced(Backend::Preload, &recording, Command::new("/usr/bin/perl").args(["-e", program]))?;
+    let said = run("export", &recording, &copy, &["--redact"])?.success()?.text();
+    ensure!(said.contains("moved: addresses"), "{said}");
+    let (before, after) = (Report::of(&recording)?, Report::of(&copy)?);
+    for path in ["/events", "/processes/0/totals", "/processes/0/peak", "/processes/0/end", "/processes/0/threads"] {
+        let part = |report: &Report| {
+            let mut part = report.0.pointer(path).cloned();
+            // Names fewer bytes: nothing of the heap.
+            if let Some(events) = part.as_mut().and_then(Value::as_object_mut) {
+                events.remove("bytes_on_disk");
+            }
+            part
+        };
+        ensure!(part(&before).is_some() && part(&before) == part(&after), "{path} is otherwise in the copy");
+    }
+    let whole = |report: &Report| report.0.to_string();
+    ensure!(whole(&before).contains("hunter2") && whole(&before).contains("perl"), "the recording has no secret");
+    ensure!(after.0.pointer("/processes/0/comm") == Some(&Value::from("program-1")), "{}", whole(&after));
+    ensure!(after.0.pointer("/processes/0/allocator/name") == Some(&Value::from("glibc")), "{}", whole(&after));
+    ensure!(!whole(&after).contains("hunter2") && !whole(&after).contains("perl"), "{}", whole(&after));
+    // The model finds the same addresses in it: the arenas lie as they lay.
+    let agreement = |report: &Report| report.0.pointer("/processes/0/allocator/model_agreement").cloned();
+    ensure!(agreement(&before).is_some() && agreement(&before) == agreement(&after), "{:?}", agreement(&after));
+
+    // A log for another tool, from the same recording, with addresses that are not the recording's.
+    let first = |words: &[&str]| -> Result<String> {
+        let to = dir.path().join("run");
+        run("export", &recording, &to, &[&["--format", "memfragx"], words].concat())?.success()?;
+        let text = fs::read_to_string(&log)?;
+        text.lines().nth(1).and_then(|row| row.split(',').nth(2)).map(str::to_owned).context("a row with an address")
+    };
+    ensure!(first(&[])? != first(&["--redact"])?, "the log's addresses are the recording's");
+
+    explains(&run("export", &recording, &dir.path().join("b.mfrag"), &[])?, 125, &[&["--redact"]])?;
+    let onto_itself = run("export", &recording, &recording, &["--redact"])?;
+    explains(&onto_itself, 125, &[&["must not exist yet"]])?;
+    ensure!(whole(&Report::of(&recording)?) == whole(&before), "a copy onto the recording has changed it");
+    Ok(())
 }
 
 fn bad_input() -> Result<()> {

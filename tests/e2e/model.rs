@@ -1,7 +1,7 @@
 //! Recorded events under allocation policies: glibc's addresses foretold, and what other settings really take.
 
 use anyhow::{Context, Result, ensure};
-use memfrag_tests::memfrag::{Backend, OWN_FAILURE, Report, explains, memfrag, trace, traced};
+use memfrag_tests::memfrag::{Backend, OWN_FAILURE, Report, explains, memfrag, number, trace, traced};
 use memfrag_tests::process::{self, Running};
 use memfrag_tests::redis::Redis;
 use memfrag_tests::{place, tests};
@@ -17,6 +17,8 @@ tests!(
     threads,
     settings,
     reports,
+    beside_the_heap,
+    another_allocator,
     bad_questions,
     damaged_recordings
 );
@@ -34,10 +36,6 @@ fn model(recording: &Path, words: &[&str]) -> Result<Value> {
 fn outcome<'a>(document: &'a Value, policy: &str) -> Result<&'a Value> {
     let policies = document["policies"].as_array().context("no policies")?;
     policies.iter().find(|outcome| outcome["policy"] == policy).with_context(|| format!("no {policy}: {document}"))
-}
-
-fn number(value: &Value, name: &str) -> Result<u64> {
-    value[name].as_u64().with_context(|| format!("no {name} in {value}"))
 }
 
 /// Every address was foretold, and there were at least so many.
@@ -224,6 +222,124 @@ fn reports() -> Result<()> {
     Ok(())
 }
 
+/// The heap beside policies: the verb and the report tell the same figures, and these fit what else is told.
+fn beside_the_heap() -> Result<()> {
+    for backend in Backend::ALL {
+        backend.require()?;
+        let dir = place::scratch()?;
+        let recording = dir.path().join("burst");
+        let mut program = Command::new(place::compile("workload", "workload", &["-lm"])?);
+        let (_, report) = traced(backend, &recording, program.args(["burst", "15000", "3", "700"]))?;
+        report.nothing_lost()?;
+        let end = model(&recording, &[])?;
+        let real = &end["real"];
+        ensure!(real["live_blocks"] == end["live_blocks"], "{real}");
+        let process = report.processes("workload").into_iter().next().context("no process")?;
+        ensure!(real["requested_bytes"] == process["end"]["requested_bytes"], "{real}");
+        // It slept, so somebody looked at its pages; nothing but its blocks keeps them.
+        let (bound, held) = (number(real, "resident_bound_bytes")?, number(real, "footprint_bytes")?);
+        let (resident, taken) = (number(real, "resident_bytes")?, number(real, "taken_bytes")?);
+        ensure!(taken <= bound && bound <= resident && resident <= held, "{real}");
+        ensure!(number(real, "largest_hole_bytes")? <= number(real, "free_bytes")?, "{real}");
+        let policies = end["policies"].as_array().context("no policies")?;
+        for outcome in policies {
+            let name = outcome["policy"].as_str().context("no name")?;
+            let [bound, taken] = [number(outcome, "resident_bound_bytes")?, number(outcome, "taken_bytes")?];
+            ensure!(bound >= taken || name == "mesh", "{outcome}");
+            let held = number(outcome, "final_footprint_bytes")?;
+            let requested = number(outcome, "requested_bytes")?;
+            let expected = (taken <= held).then(|| (held - taken) as f64 / held as f64);
+            for (name, expected) in [
+                ("external_fragmentation", expected),
+                ("internal_fragmentation", Some((taken - requested) as f64 / taken as f64)),
+            ] {
+                let share = outcome[name].as_f64();
+                let fits = share.zip(expected).map_or(share == expected, |(share, it)| (share - it).abs() < 1e-9);
+                ensure!(fits, "{name}: {share:?} instead of {expected:?}: {outcome}");
+            }
+        }
+        // What stays of a burst is scattered, in truth and under glibc's model alike.
+        let modelled = number(outcome(&end, "ptmalloc")?, "resident_bound_bytes")?;
+        eprintln!("{backend:?}: {bound} bytes of pages, {modelled} modelled, {taken} taken");
+        ensure!(bound.abs_diff(modelled) <= bound / 50, "{modelled} instead of {bound}");
+        same_in_the_report(&end, process)?;
+
+        let middle = number(&process["peak"], "at_ns")?;
+        let at = format!("{middle}ns");
+        let then = model(&recording, &["--at", &at])?;
+        ensure!(then["real"]["at_ns"] == middle, "{}", then["real"]);
+        let json = process::run(memfrag(&["report", "--json", "--at", &at])?.arg(&recording))?.success()?.stdout;
+        let report: Value = serde_json::from_slice(&json)?;
+        let process = &report["processes"][0];
+        ensure!(then["real"]["requested_bytes"] == process["end"]["requested_bytes"], "{}", then["real"]);
+        same_in_the_report(&then, process)?;
+
+        let said =
+            |words: &[&str]| -> Result<String> { Ok(process::run(memfrag(words)?.arg(&recording))?.success()?.text()) };
+        let all = said(&["model"])?;
+        let rows = ["real heap  ", "ptmalloc  ", "first-fit  ", "compact  "];
+        ensure!(rows.iter().all(|row| all.contains(row)) && all.contains("what lives"), "{all}");
+        let two = said(&["model", "--policy", "first-fit,compact"])?;
+        let figures = ["Footprint", "Resident bound", "Internal", "External", "Largest hole", "Failed", "Avoidable"];
+        ensure!(figures.iter().all(|figure| two.contains(figure)), "{two}");
+        let text = said(&["report"])?;
+        ensure!(text.contains("Beside other ways to place the same blocks"), "{text}");
+        ensure!(rows.iter().all(|row| text.contains(row)) && text.contains("what lives"), "{text}");
+        let page = dir.path().join("page.html");
+        said(&["report", "--html", page.to_str().context("a strange path")?])?;
+        ensure!(fs::read_to_string(&page)?.contains("Beside other ways to place the same blocks"), "not in the page");
+    }
+    Ok(())
+}
+
+/// The report has the heap and some policies as the verb has them.
+fn same_in_the_report(document: &Value, process: &Value) -> Result<()> {
+    let comparison = &process["comparison"];
+    ensure!(comparison["real"] == document["real"], "{} instead of {}", comparison["real"], document["real"]);
+    let policies = comparison["policies"].as_array().context("no policies in the report")?;
+    for told in policies {
+        let name = told["policy"].as_str().context("no name")?;
+        let expected = outcome(document, name)?;
+        ensure!(told == expected, "{told} instead of {expected}");
+    }
+    ensure!(policies.len() == 4, "{} policies", policies.len());
+    Ok(())
+}
+
+/// glibc's policies say nothing of a program with another allocator; the others do.
+fn another_allocator() -> Result<()> {
+    Backend::Ebpf.require()?;
+    let dir = place::scratch()?;
+    let recording = dir.path().join("redis.mfrag");
+    let redis = Redis::new(dir.path())?;
+    let mut server = Running::start(&mut trace(Backend::Ebpf, &recording, &redis.server()?)?)?;
+    redis.ready(&mut server)?;
+    for key in 0..300 {
+        redis.ask(&["set", &format!("key{key}"), &"x".repeat(4000)])?;
+    }
+    redis.shutdown()?;
+    server.wait(process::LIMIT)?;
+    let document = model(&recording, &[])?;
+    let left_out = document["left_out"].as_str().context("nothing left out")?;
+    ensure!(left_out.contains("jemalloc") && document["glibc"].is_null(), "{document}");
+    ensure!(document["real"]["internal_fragmentation"].is_null(), "jemalloc's rounding is not known");
+    let names = document["policies"].as_array().context("no policies")?.iter().map(|outcome| &outcome["policy"]);
+    let names: Vec<&Value> = names.collect();
+    ensure!(names.len() == 9 && names.iter().all(|name| *name != "ptmalloc"), "{names:?}");
+    let of_redis = process::run(memfrag(&["report", "--json"])?.arg(&recording))?.success()?.stdout;
+    let report: Value = serde_json::from_slice(&of_redis)?;
+    let process = &report["processes"][0];
+    ensure!(process["comparison"]["real"] == document["real"], "{}", process["comparison"]["real"]);
+    ensure!(process["comparison"]["policies"].as_array().is_some_and(|all| all.len() == 3), "{process}");
+    let text = process::run(memfrag(&["model"])?.arg(&recording))?.success()?.text();
+    ensure!(text.contains("Left out") && text.contains("jemalloc") && text.contains("real heap"), "{text}");
+    let ended = process::run(memfrag(&["model", "--policy", "default"])?.arg(&recording))?;
+    explains(&ended, OWN_FAILURE, &[&["jemalloc"], &["glibc"]])?;
+    let ended = process::run(memfrag(&["model", "--pid", "1"])?.arg(&recording))?;
+    explains(&ended, OWN_FAILURE, &[&["no process 1"]])?;
+    Ok(())
+}
+
 fn bad_questions() -> Result<()> {
     let dir = place::scratch()?;
     let none = dir.path().join("none");
@@ -232,18 +348,6 @@ fn bad_questions() -> Result<()> {
     explains(&ended, OWN_FAILURE, &[&["not a memfrag recording"]])?;
     let ended = process::run(memfrag(&["model", "--policy", "worst-fit"])?.arg(&none))?;
     explains(&ended, OWN_FAILURE, &[&["no policy is called worst-fit"], &["ptmalloc"]])?;
-
-    Backend::Ebpf.require()?;
-    let recording = dir.path().join("redis.mfrag");
-    let redis = Redis::new(dir.path())?;
-    let mut server = Running::start(&mut trace(Backend::Ebpf, &recording, &redis.server()?)?)?;
-    redis.ready(&mut server)?;
-    redis.shutdown()?;
-    server.wait(process::LIMIT)?;
-    let ended = process::run(memfrag(&["model"])?.arg(&recording))?;
-    explains(&ended, OWN_FAILURE, &[&["jemalloc"], &["glibc"]])?;
-    let ended = process::run(memfrag(&["model", "--pid", "1"])?.arg(&recording))?;
-    explains(&ended, OWN_FAILURE, &[&["no process 1"]])?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use crate::attach::Service;
 use anyhow::{Context, Result, ensure};
 use memfrag_tests::case::long;
-use memfrag_tests::memfrag::{OWN_FAILURE, explains, memfrag};
+use memfrag_tests::memfrag::{OWN_FAILURE, explains, memfrag, number};
 use memfrag_tests::process::{self, Ended, Running, until};
 use memfrag_tests::redis::Redis;
 use memfrag_tests::{place, tests};
@@ -42,10 +42,6 @@ fn applied(pid: u32, words: &[&str]) -> Result<Value> {
     let document: Value = serde_json::from_slice(&ended.stdout).context("not one JSON document")?;
     ensure!(document["format"] == "memfrag-trim" && document["pid"] == pid, "{document}");
     Ok(document)
-}
-
-fn number(document: &Value, name: &str) -> Result<u64> {
-    document[name].as_u64().with_context(|| format!("no {name} in {document}"))
 }
 
 /// Prediction and measurement agree within one percent, or two pages for each run of free chunks that may give any.

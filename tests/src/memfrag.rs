@@ -123,6 +123,11 @@ pub fn traced(backend: Backend, recording: &Path, target: &Command) -> Result<(E
     Ok((ended, report))
 }
 
+/// A number of a document, by its name.
+pub fn number(value: &Value, name: &str) -> Result<u64> {
+    value[name].as_u64().with_context(|| format!("{name} is no number in {value}"))
+}
+
 /// `memfrag report FILE --json`.
 #[derive(Clone, Debug)]
 pub struct Report(pub Value);

@@ -382,6 +382,7 @@ export interface Report {
     process: Json;
     events: Json;
     digest: string;
+    remedies: Json[];
 }
 
 /** What each query takes and what it is answered with. */

@@ -32,6 +32,8 @@ enum How {
 }
 
 const EBPF: &[&str] = &["--backend", "ebpf", "--no-follow"];
+const EBPF_FP: &[&str] = &["--backend", "ebpf", "--no-follow", "--stacks", "fp"];
+const EBPF_DWARF: &[&str] = &["--backend", "ebpf", "--no-follow", "--stacks", "dwarf"];
 const PRELOAD: &[&str] = &["--backend", "preload"];
 /// What the library itself costs the program, with nothing written beside it.
 const PRELOAD_ALONE: &[&str] = &["--backend", "preload", "--no-record"];
@@ -61,6 +63,8 @@ const WAYS: &[Way] = &[
     Way { name: "heaptrack --raw", pairs: 1_000_000, threads: 1, how: How::Heaptrack },
     Way { name: "ebpf", pairs: 400_000, threads: 1, how: memfrag(EBPF) },
     Way { name: "ebpf, 2 threads", pairs: 400_000, threads: 2, how: memfrag(EBPF) },
+    Way { name: "ebpf, stacks fp", pairs: 400_000, threads: 1, how: memfrag(EBPF_FP) },
+    Way { name: "ebpf, stacks dwarf", pairs: 400_000, threads: 1, how: memfrag(EBPF_DWARF) },
     Way { name: "ebpf, empty programs", pairs: 400_000, threads: 1, how: unrecorded(EMPTY) },
     Way { name: "ebpf at first instructions", pairs: 100_000, threads: 1, how: memfrag(NAIVE) },
     Way { name: "bpftrace, live set", pairs: 100_000, threads: 1, how: How::Bpftrace },

@@ -9,6 +9,8 @@
 //! | [`sweep`] | one pass over a heap: what trimming returns, and what it would return without each owner |
 //! | [`partition`] | owners of blocks: call sites, threads, size classes, ages, modules |
 //! | [`sizes`] | live blocks by owner and size class |
+//! | [`regions`] | the ranges of address space in which a heap lies |
+//! | [`spread`] | how blocks lie in what a heap holds: free memory, holes, pages that they keep |
 //! | [`strip`] | how full the heap was, by address and over time |
 //! | [`ledger`] | where the resident bytes go |
 //! | [`blame`] | the owners ranked by what goes with them |
@@ -21,8 +23,10 @@ pub mod ledger;
 pub mod metrics;
 pub mod partition;
 pub mod reconstruct;
+pub mod regions;
 pub mod resident;
 pub mod sizes;
+pub mod spread;
 pub mod strip;
 pub mod sweep;
 #[cfg(test)]
@@ -33,3 +37,4 @@ pub use census::Census;
 pub use ledger::Ledger;
 pub use partition::{By, Key, Partition};
 pub use resident::ResidentPages;
+pub use spread::Spread;

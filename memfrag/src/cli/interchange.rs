@@ -1,14 +1,14 @@
-//! `memfrag export` and `memfrag import`: other tools' formats.
+//! `memfrag export` and `memfrag import`: other tools' formats, and recordings that may be given away.
 
 use super::args::{ExportArgs, FormatChoice, ImportArgs};
 use super::report::reading_bar;
 use anyhow::{Context as _, Result, bail};
 use memfrag::interchange::memfragx::{Export, Exported, Import, Imported, LOG};
-use memfrag::recording::{Header, Item, Reader, Writer};
+use memfrag::recording::{Header, Item, Reader, Redactor, Writer};
 use memfrag::report::units;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{BufReader, BufWriter};
 use std::path::Path;
 
@@ -16,7 +16,37 @@ use std::path::Path;
 pub(super) fn export(args: &ExportArgs) -> Result<u8> {
     match args.format {
         FormatChoice::Memfragx => memfragx(args),
+        FormatChoice::Mfrag => mfrag(args),
     }
+}
+
+fn redactor() -> Result<Redactor> {
+    Redactor::new().context("addresses cannot be moved: the kernel has no random numbers")
+}
+
+fn mfrag(args: &ExportArgs) -> Result<u8> {
+    if !args.redact {
+        bail!("a recording as it is can be copied as any file; give --redact for one that may leave the machine");
+    }
+    let reader = Reader::open(&args.file)?;
+    let to = args.output.display();
+    // The recording itself is not to be replaced by its copy.
+    let out = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&args.output)
+        .with_context(|| format!("cannot create {to}, which must not exist yet"))?;
+    redactor()?.write(&reader, out, &args.output)?;
+    let copy = Reader::open(&args.output)?;
+    let (events, bytes) = (units::plural(copy.events(), "event", "events"), units::bytes(copy.bytes()));
+    super::report::print(&format!(
+        "{events} in {to} ({bytes}); see them with: memfrag report {to}\n\
+         moved: addresses, by a multiple of 64 MiB that is not kept\n\
+         left out: paths but for the system's libraries, names of programs and of the machine, command lines\n\
+         kept: sizes, times, numbers of threads and processes, where blocks lie to each other\n",
+    ))?;
+    Ok(0)
 }
 
 fn memfragx(args: &ExportArgs) -> Result<u8> {
@@ -29,11 +59,13 @@ fn memfragx(args: &ExportArgs) -> Result<u8> {
     let out = BufWriter::new(File::create(&path).with_context(writing)?);
     let mut log = Export::new(out, pid, reader.header().started_unix_ns).with_context(writing)?;
     let bar = reading_bar(reader.events());
+    let mut redactor = args.redact.then(redactor).transpose()?;
     let mut items = reader.items();
     while let Some(item) = items.next_item() {
         match item {
             Item::Events(events) => {
                 bar.inc(events.len() as u64);
+                let events = redactor.as_mut().map_or(events, |redactor| redactor.events(events));
                 log.events(events).with_context(writing)?;
             }
             Item::Memory(sample) => log.memory(&sample),

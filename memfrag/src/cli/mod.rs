@@ -12,6 +12,7 @@ mod heap;
 mod interchange;
 mod manual;
 mod model;
+mod modelled;
 mod plots;
 mod progress;
 mod remedies;

@@ -1,38 +1,58 @@
 //! `memfrag model`: a recording's events under allocation policies.
 
 use super::args::ModelArgs;
-use super::report::{read, show, style, version_of};
+use super::report::{nanoseconds, read, show, style, version_of};
 use anyhow::{Context as _, Result, bail};
 use memfrag::glibc::Version;
 use memfrag::model::{CHOICES, Choice, Factory, Lifetimes, Models, Recipe, Setting};
 use memfrag::recording::{Item, Reader};
-use memfrag::report::policies::{Document, MOST_FORETOLD, Outcome, render};
-use memfrag::report::{Report, ReportBuilder};
-use std::collections::HashMap;
+use memfrag::report::ReportBuilder;
+use memfrag::report::policies::{Document, MOST_FORETOLD, Outcome, Real, outcomes, render};
 use std::path::Path;
 use std::thread::available_parallelism;
-use std::time::Duration;
 
 /// Runs the verb and returns the exit status.
 pub(super) fn run(args: &ModelArgs) -> Result<u8> {
-    let choices = choose(&args.policy)?;
-    let (builder, meta) = read(&args.file, None)?;
-    let (pid, version) = glibc_process(&builder, args)?;
-    let info = builder.heaps().index_of(pid).and_then(|at| builder.heaps().info(at));
+    let mut choices = choose(&args.policy)?;
+    let (builder, meta) = read(&args.file, args.at)?;
+    let heaps = builder.heaps();
+    let at = process_of(&builder, args)?;
+    let pid = heaps.processes()[at].pid();
+    let mut left_out = None;
+    let version = match glibc_of(&builder, at, &args.file) {
+        Ok(version) => Some(version),
+        // Whoever asks for all of them has those that are none of glibc's.
+        Err(reason) if args.policy.is_empty() => {
+            choices.retain(|choice| !choice.needs_version());
+            left_out = Some(reason.to_string());
+            None
+        }
+        Err(reason) if choices.iter().any(|choice| choice.needs_version()) => return Err(reason),
+        Err(_) => None,
+    };
+    let info = heaps.info(at);
     let environment = info.map(|info| info.settings.clone()).unwrap_or_default();
     let comm = info.map(|info| info.comm.clone()).unwrap_or_default();
-    let setting = Setting { version, arena_max: arena_max(), environment, lifetimes: Lifetimes::default() };
-    let recipe = Recipe::new(builder.heaps(), pid, &setting, choices);
+    let setting = Setting {
+        version: version.unwrap_or(Version::NEWEST),
+        arena_max: arena_max(),
+        environment,
+        lifetimes: Lifetimes::default(),
+    };
+    let recipe = Recipe::new(heaps, pid, &setting, choices);
     if let Some(learner) = recipe.learner() {
         apply(&args.file, None, learner)?;
     }
-    let until = args.at.map(|at| u64::try_from(at.as_nanos()).unwrap_or(u64::MAX));
+    let until = args.at.map(nanoseconds);
     let models = apply(&args.file, until, recipe.factory())?;
     let Some(heap) = models.heap(pid) else {
         let until = if args.at.is_some() { " until then" } else { "" };
         bail!("{} has no event of process {pid}{until}", args.file.display());
     };
-    let document = Document::new(meta.file, pid, comm, version.to_string(), setting.environment, heap);
+    let real = Real::new(heaps.heap(&heaps.processes()[at]), builder.last_residency(at), meta.duration_ns);
+    let version = version.map(|version| version.to_string());
+    let mut document = Document::new(meta.file, pid, comm, version, setting.environment, real, heap);
+    document.left_out = left_out;
     show(&document, args.json, || render(&document, style()))?;
     Ok(0)
 }
@@ -58,8 +78,7 @@ pub(super) fn tunables(
     let wanted = CHOICES.iter().filter(|choice| choice.name == baseline || choice.environment.is_some());
     let recipe = Recipe::new(heaps, pid, &setting, wanted.collect());
     let models = apply(file, Some(until), recipe.factory())?;
-    let mut outcomes =
-        models.heap(pid).into_iter().flat_map(memfrag::model::ModelHeap::policies).map(|it| Outcome::new(it.as_ref()));
+    let mut outcomes = models.heap(pid).into_iter().flat_map(outcomes);
     Ok(outcomes.next().map(|default| (default, outcomes.collect())))
 }
 
@@ -75,8 +94,8 @@ fn choose(names: &[String]) -> Result<Vec<&'static Choice>> {
     names.iter().map(find).collect()
 }
 
-/// The process that was asked for, or the one with the most live bytes at once, with the version of its glibc.
-fn glibc_process(builder: &ReportBuilder, args: &ModelArgs) -> Result<(u32, Version)> {
+/// The process that was asked for, or the one with the most live bytes at once.
+fn process_of(builder: &ReportBuilder, args: &ModelArgs) -> Result<usize> {
     let heaps = builder.heaps();
     let of_pid = |pid: u32| heaps.index_of(pid);
     let largest = || {
@@ -84,50 +103,41 @@ fn glibc_process(builder: &ReportBuilder, args: &ModelArgs) -> Result<(u32, Vers
         all.max_by_key(|(_, process)| heaps.heap(process).peak().live.bytes).map(|(at, _)| at)
     };
     let file = args.file.display();
-    let Some(at) = args.pid.map_or_else(largest, of_pid) else {
-        match args.pid {
-            Some(pid) => bail!("{file} holds no process {pid}; memfrag report lists those that it holds"),
-            None => bail!("{file} holds no process: nothing was recorded"),
-        }
-    };
-    let pid = heaps.processes()[at].pid();
+    args.pid.map_or_else(largest, of_pid).with_context(|| match args.pid {
+        Some(pid) => format!("{file} holds no process {pid}; memfrag report lists those that it holds"),
+        None => format!("{file} holds no process: nothing was recorded"),
+    })
+}
+
+/// The version of a process's glibc.
+fn glibc_of(builder: &ReportBuilder, at: usize, file: &Path) -> Result<Version> {
+    let pid = builder.heaps().processes()[at].pid();
     let Some(allocator) = builder.allocator(at) else {
+        let file = file.display();
         bail!("{file} does not tell which allocator process {pid} used: no mappings of it were recorded");
     };
     if allocator.name != "glibc" {
-        bail!(
-            "process {pid} used {} ({}), and these policies are about glibc; --pid chooses another process",
-            allocator.name,
-            allocator.path
-        );
+        bail!("process {pid} used {} ({}), not glibc; --pid chooses another process", allocator.name, allocator.path);
     }
     let told = allocator.version.or_else(|| version_of(&allocator.path, &allocator.name));
-    let Some(version) = told.as_deref().and_then(Version::parse).filter(|version| version.offsets().is_some()) else {
-        bail!(
+    let version = told.as_deref().and_then(Version::parse).filter(|version| version.offsets().is_some());
+    version.with_context(|| {
+        format!(
             "the version of glibc in {} is {}; known are {} to {}",
             allocator.path,
             told.as_deref().unwrap_or("not to be learned"),
             Version::OLDEST,
             Version::NEWEST
-        );
-    };
-    Ok((pid, version))
-}
-
-fn arena_max() -> usize {
-    Setting::arenas_of(available_parallelism().map_or(1, usize::from))
-}
-
-/// The policies of those processes that are wanted.
-fn policies(wanted: HashMap<u32, Setting>, choices: Vec<&'static Choice>) -> Factory {
-    Box::new(move |pid| {
-        let setting = wanted.get(&pid);
-        setting.map_or_else(Vec::new, |setting| choices.iter().filter_map(|choice| choice.make(setting)).collect())
+        )
     })
 }
 
+pub(super) fn arena_max() -> usize {
+    Setting::arenas_of(available_parallelism().map_or(1, usize::from))
+}
+
 /// Reads a recording again, with the policies that a factory makes.
-fn apply(file: &Path, until: Option<u64>, factory: Factory) -> Result<Models> {
+pub(super) fn apply(file: &Path, until: Option<u64>, factory: Factory) -> Result<Models> {
     let reader = Reader::open(file)?;
     let mut models = Models::new(factory);
     let last = until.unwrap_or(u64::MAX);
@@ -142,38 +152,4 @@ fn apply(file: &Path, until: Option<u64>, factory: Factory) -> Result<Models> {
         }
     }
     Ok(models)
-}
-
-/// Enters into a report how far glibc's model foretold what glibc did.
-pub(super) fn enter_agreement(report: &mut Report, file: &Path, at: Option<Duration>) -> Result<()> {
-    let version = |process: &memfrag::report::model::Process| {
-        let allocator = process.allocator.as_ref().filter(|allocator| allocator.name == "glibc")?;
-        let version = Version::parse(allocator.version.as_deref()?)?;
-        version.offsets().map(|_| {
-            (
-                process.pid,
-                Setting {
-                    version,
-                    arena_max: arena_max(),
-                    environment: process.settings.clone(),
-                    lifetimes: Lifetimes::default(),
-                },
-            )
-        })
-    };
-    let wanted: HashMap<u32, Setting> = report.processes.iter().filter_map(version).collect();
-    if wanted.is_empty() || report.events.total > MOST_FORETOLD {
-        return Ok(());
-    }
-    let until = at.map(|at| u64::try_from(at.as_nanos()).unwrap_or(u64::MAX));
-    let models = apply(file, until, policies(wanted, CHOICES.iter().take(1).collect()))?;
-    for process in report.processes.iter_mut().filter(|process| process.shares_heap_of.is_none()) {
-        let counts = models.heap(process.pid).and_then(|heap| heap.policies().first()).map(|policy| policy.counts());
-        let counts = counts.filter(|counts| counts.placements > 0);
-        let share = counts.and_then(|counts| Some(counts.exact? as f64 / counts.placements as f64));
-        if let Some(allocator) = &mut process.allocator {
-            allocator.model_agreement = share;
-        }
-    }
-    Ok(())
 }

@@ -45,14 +45,14 @@ pub(super) fn write(args: &ReportArgs) -> Result<String> {
     let drawn = draw(&builder, &looks, end);
     let mut said = String::new();
     if let Some(dir) = &args.plots {
-        let rasteriser = args.png.then(Rasteriser::new).transpose()?;
+        let rasteriser = args.png.map(|theme| Rasteriser::new(theme.into())).transpose()?;
         let saved =
             drawn.iter().map(|process| save(dir, &process.pid.to_string(), &process.plots, rasteriser.as_ref()));
         let count: u64 = saved.sum::<Result<u64>>()?;
         let _ = writeln!(said, "{} in {}", units::plural(count, "picture", "pictures"), dir.display());
     }
     if let Some(file) = &args.html {
-        let report = complete(builder.finish(meta), &args.file, args.at)?;
+        let report = complete(&builder, meta, &args.file, args.at)?;
         let page = html::page(&report, &drawn);
         fs::write(file, &page).with_context(|| format!("cannot write the page to {}", file.display()))?;
         let _ = writeln!(said, "{} in {}; open it in a browser", units::bytes(page.len() as u64), file.display());

@@ -97,7 +97,7 @@ fn completed(
     limits: Limits,
 ) -> Result<Run, String> {
     let allocator = Allocator::find(name).map_err(|error| error.to_string())?;
-    match replay::run(data, &allocator, environment, manner, limits) {
+    match replay::run(data, &allocator, environment, manner, limits).map(|ended| ended.outcome) {
         Ok(Outcome::Completed(run)) => Ok(run),
         Ok(outcome) => {
             let report = RunReport::new(name, Vec::new(), &outcome);

@@ -49,13 +49,13 @@ pub(super) fn run(args: &ReplayArgs) -> Result<u8> {
         let run = match found {
             Ok(allocator) => {
                 eprintln!("memfrag: replaying under {}", allocator.name);
-                let outcome = replay::run(data.path(), &allocator, &args.env, manner, limits)
+                let ended = replay::run(data.path(), &allocator, &args.env, manner, limits)
                     .with_context(|| format!("cannot run the replay under {name}"))?;
-                RunReport::new(&allocator.name, args.env.iter().map(variable).collect(), &outcome)
+                RunReport::ended(&allocator.name, args.env.iter().map(variable).collect(), &ended)
             }
             Err(error) => RunReport::missing(&name, error.to_string()),
         };
-        report.runs.push(run);
+        report.add(run);
     }
     let all = report.runs.iter().all(|run| run.outcome == "completed");
     if let Some(directory) = &args.plots {
@@ -63,7 +63,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<u8> {
         if pictures.is_empty() {
             eprintln!("memfrag: no run came to readings of the recorded program, so there is nothing to draw");
         }
-        let rasteriser = args.png.then(Rasteriser::new).transpose()?;
+        let rasteriser = args.png.map(|theme| Rasteriser::new(theme.into())).transpose()?;
         let count = save(directory, &report.pid.to_string(), &pictures, rasteriser.as_ref())?;
         eprintln!("memfrag: {} in {}", plural(count, "picture", "pictures"), directory.display());
     }

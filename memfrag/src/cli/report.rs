@@ -71,15 +71,21 @@ pub(super) fn print_json(file: &Path, at: Option<Duration>) -> Result<()> {
 
 fn gather(file: &Path, at: Option<Duration>) -> Result<Report> {
     let (builder, meta) = read(file, at)?;
-    complete(builder.finish(meta), file, at)
+    complete(&builder, meta, file, at)
 }
 
-/// A report with what files other than the recording tell, and how often the model was right.
-pub(super) fn complete(mut report: Report, file: &Path, at: Option<Duration>) -> Result<Report> {
+/// A report with what files other than the recording tell, and what models do.
+pub(super) fn complete(
+    builder: &ReportBuilder,
+    meta: RecordingMeta,
+    file: &Path,
+    at: Option<Duration>,
+) -> Result<Report> {
+    let mut report = builder.report(meta);
     for allocator in report.processes.iter_mut().filter_map(|process| process.allocator.as_mut()) {
         allocator.version = allocator.version.take().or_else(|| version_of(&allocator.path, &allocator.name));
     }
-    super::model::enter_agreement(&mut report, file, at)?;
+    super::modelled::enter(&mut report, builder, file, at)?;
     Ok(report)
 }
 

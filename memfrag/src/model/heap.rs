@@ -2,6 +2,7 @@
 
 use super::live::Live;
 use super::policy::{BlockId, Caller, Fact, Policy, Request, Step};
+use crate::analysis::Spread;
 use crate::glibc::Layout;
 use crate::heap::MAX_SIZE;
 use memfrag_common::{Event, Op};
@@ -128,6 +129,17 @@ impl ModelHeap {
     pub fn places<'a>(&'a self, policy: &'a dyn Policy) -> impl Iterator<Item = Range<u64>> + 'a {
         let resized = self.begun.iter().filter_map(|begun| begun.block);
         self.live.blocks().chain(resized).filter_map(|block| policy.place_of(block))
+    }
+
+    /// The heap as it lies in a policy's own addresses. Of one that gives none it is what blocks take, packed at the
+    /// beginning of what it holds. Takes time by the number of blocks.
+    pub fn spread(&self, policy: &dyn Policy) -> Spread {
+        let held = policy.held();
+        if !held.is_empty() {
+            return Spread::new(held, self.places(policy).collect());
+        }
+        let whole = |bytes: u64| if bytes > 0 { std::iter::once(0..bytes).collect() } else { Vec::new() };
+        Spread::new(whole(policy.footprint().now), whole(policy.contents().taken))
     }
 
     /// The most blocks that were live at once.

@@ -10,12 +10,14 @@
 //! | `artefact` | a recording made into data, or into a directory that stands alone |
 //! | `allocators` | the allocators of this machine |
 //! | `run` | the program run under one of them, watched and limited |
+//! | `cgroup` | the control group that limits it, where one can be had |
 //!
 //! The program is written in C and needs nothing but a C library, because an emitted replay is to be built where there
 //! is no memfrag; the same program, built with memfrag and embedded in it, does the runs.
 
 mod allocators;
 mod artefact;
+mod cgroup;
 mod choose;
 mod compact;
 mod data;
@@ -29,5 +31,5 @@ pub use choose::{Candidate, candidates};
 pub use compact::{Compact, Order};
 pub use data::DataFile;
 pub use plan::{How, Planned, Planner, Reading, Step, Steps};
-pub use run::{Limits, Manner, Outcome, Point, Run, Sums, Touch, run};
+pub use run::{Ended, LimitedBy, Limits, Manner, Outcome, Point, Run, Sums, Touch, run};
 pub use survey::{Kinds, Touched};

@@ -1,6 +1,7 @@
 //! The program run under an allocator, watched and limited.
 
 use super::allocators::Allocator;
+use super::cgroup::Group;
 use super::survey::Kinds;
 use serde::Deserialize;
 use std::ffi::OsString;
@@ -10,6 +11,8 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The replay program, built when memfrag was.
@@ -61,6 +64,39 @@ pub struct Limits {
     pub memory: u64,
     /// Time.
     pub time: Duration,
+}
+
+/// What holds a run to its limit of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitedBy {
+    /// The kernel, by a control group of version 2.
+    CgroupV2,
+    /// The kernel, by a control group of version 1.
+    CgroupV1,
+    /// memfrag, which reads a hundred times a second how much is resident.
+    Readings,
+}
+
+impl LimitedBy {
+    /// Its word in documents.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::CgroupV2 => "cgroup_v2",
+            Self::CgroupV1 => "cgroup_v1",
+            Self::Readings => "readings",
+        }
+    }
+}
+
+/// A run that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// How.
+    pub outcome: Outcome,
+    /// The limit of memory, in bytes.
+    pub memory_limit: u64,
+    /// What held it to that.
+    pub limited_by: LimitedBy,
 }
 
 /// Memory at a moment at which the recorded program's memory was read.
@@ -132,7 +168,7 @@ pub enum Outcome {
     OutOfMemory(Run),
     /// It was stopped for the memory that it took.
     MemoryLimit {
-        /// The most resident bytes that were seen.
+        /// The most resident bytes that were seen, at least the limit where the kernel stopped it.
         reached: u64,
     },
     /// It was stopped for the time that it took.
@@ -161,7 +197,7 @@ pub fn run(
     environment: &[(OsString, OsString)],
     manner: Manner,
     limits: Limits,
-) -> io::Result<Outcome> {
+) -> io::Result<Ended> {
     let program = match &allocator.compiler {
         Some(compiler) => build(compiler)?,
         None => program()?,
@@ -184,8 +220,22 @@ pub fn run(
         command.env("LD_PRELOAD", library);
     }
     command.envs(environment.iter().map(|(name, value)| (name, value)));
-    let begun = Instant::now();
-    let mut child = command.spawn()?;
+    let mut group = Group::new(limits.memory);
+    let is_grouped = Arc::new(AtomicBool::new(group.is_some()));
+    if let Some(group) = &group {
+        enter(&mut command, group.entrance()?, Arc::clone(&is_grouped));
+    }
+    let mut begun = Instant::now();
+    let mut child = match command.spawn() {
+        Err(_) if group.is_some() => {
+            // A group may be there into which nobody may move.
+            is_grouped.store(false, Ordering::Relaxed);
+            group = None;
+            begun = Instant::now();
+            command.spawn()?
+        }
+        spawned => spawned?,
+    };
     let mut reached = 0;
     let stopped = loop {
         if let Some(status) = child.try_wait()? {
@@ -201,10 +251,30 @@ pub fn run(
         }
         std::thread::sleep(LOOK);
     };
-    match stopped {
-        Ok(outcome) => Ok(outcome),
-        Err(status) => Ok(outcome(status, reached, &text(&mut results)?, &text(&mut said)?)),
-    }
+    let outcome = match stopped {
+        Ok(outcome) => outcome,
+        Err(status) if status.signal() == Some(libc::SIGKILL) && group.as_ref().is_some_and(|it| it.kills() > 0) => {
+            // It was killed between two readings, at the limit.
+            Outcome::MemoryLimit { reached: reached.max(limits.memory) }
+        }
+        Err(status) => outcome(status, reached, &text(&mut results)?, &text(&mut said)?),
+    };
+    let limited_by = group.as_ref().map_or(LimitedBy::Readings, Group::limited_by);
+    Ok(Ended { outcome, memory_limit: limits.memory, limited_by })
+}
+
+/// Has a command be in a group from its first instruction on, as long as that is wanted when it is started.
+fn enter(command: &mut Command, entrance: File, is_wanted: Arc<AtomicBool>) {
+    let go = move || {
+        if !is_wanted.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        // SAFETY: the descriptor is open for as long as the closure lives, and the text outlives the call.
+        let written = unsafe { libc::write(entrance.as_raw_fd(), c"0".as_ptr().cast(), 1) };
+        if written == 1 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    // SAFETY: between fork and exec it reads a flag and makes one call of `write`, which may be made there, and touches no lock and no heap.
+    unsafe { command.pre_exec(go) };
 }
 
 fn outcome(status: ExitStatus, reached: u64, results: &str, said: &str) -> Outcome {

@@ -5,6 +5,7 @@
 pub use super::blame::Blame;
 pub use super::ledger::Ledger;
 pub use super::metrics::Metrics;
+pub use super::policies::Comparison;
 use super::sites::CallSite;
 use crate::heap;
 use serde::Serialize;
@@ -120,6 +121,12 @@ pub struct Process {
     pub top_sites: Vec<Site>,
     /// The call sites whose blocks keep most free memory, at the last look at the process's pages.
     pub blame: Option<Blame>,
+    /// Its heap beside what some policies would have made of the same requests; absent for small heaps, and where there
+    /// are more than [`MOST_FORETOLD`] events.
+    ///
+    /// [`MOST_FORETOLD`]: super::policies::MOST_FORETOLD
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
     /// What its mapping calls add up to.
     pub mapped: Mapped,
     /// The course over time.

@@ -15,7 +15,7 @@ use crate::heap::Anomalies;
 use memfrag_common::loss::Counter;
 
 /// Processes that are shown in full; the others get a line each.
-const DETAILED: usize = 4;
+pub const DETAILED: usize = 4;
 
 /// Processes that get a line; the rest is counted.
 const LISTED: usize = 24;
@@ -141,6 +141,9 @@ impl Page {
             self.foretold(ledger);
         }
         self.metrics(process);
+        if let Some(comparison) = &process.comparison {
+            self.comparison(comparison);
+        }
         self.functions(process);
         self.sites(process);
         if let Some(blame) = &process.blame {

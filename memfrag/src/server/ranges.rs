@@ -1,8 +1,8 @@
 //! What a client is told of the address ranges of the heap that it watches.
 
 use super::protocol::{Outbound, Range};
-use super::tiles::{Region, Regions};
 use super::watching::Watching;
+use crate::analysis::regions::{Region, Regions};
 use std::time::Duration;
 use tokio::time::Instant;
 

@@ -29,17 +29,22 @@ export function Import() {
 }
 
 export function Export() {
+    const redacted = useSignal(false);
     const one = source.value;
     if (!one) return null;
-    const name = one.name.endsWith(".mfrag") ? one.name.slice(one.name.lastIndexOf("/") + 1) : `${one.name}.mfrag`;
+    const whole = one.name.endsWith(".mfrag") ? one.name.slice(one.name.lastIndexOf("/") + 1) : `${one.name}.mfrag`;
+    const name = redacted.value ? "redacted.mfrag" : whole;
     const go = () => {
         overlay.value = null;
-        void exportSource(one.source, name);
+        void exportSource(one.source, name, redacted.value);
     };
     return (
         <Dialog title="Export the recording">
             <p>All of <strong>{one.name}</strong> as it is now: every event since the trace began, not only what is on screen.{one.growing ? " It goes on growing here." : ""}</p>
-            <p class="caution">A recording reveals addresses (and with them how the system placed the program in memory), paths of files, the command line, and names of functions. It holds no contents of memory. Give it only to whom you would give these.</p>
+            <label class="check"><input type="checkbox" checked={redacted.value} onChange={(event) => { redacted.value = event.currentTarget.checked; }} /> Redact it, so that it may leave the machine</label>
+            {redacted.value
+                ? <p class="caution">Addresses are moved by a multiple of 64 MiB that is not kept. Paths are left out but for those of the system's own libraries, and with them the names of functions; so are names of programs and of the machine, and command lines. It keeps sizes, times, how many threads and processes there were, and where blocks lie to each other.</p>
+                : <p class="caution">A recording reveals addresses (and with them how the system placed the program in memory), paths of files (and to whom has these files, names of functions), command lines and the machine's name. It holds no contents of memory. Give it only to whom you would give these, or redact it.</p>}
             <footer>
                 <button type="button" onClick={() => { overlay.value = null; }}>Cancel</button>
                 <button type="button" class="primary" onClick={go}>Save {name}</button>

@@ -63,6 +63,14 @@ export interface Blame {
     limits: string[];
 }
 
+/** What would become of resident memory; of `memfrag remedies`. */
+export interface Remedy {
+    name: string;
+    kind: "none" | "trim" | "restart" | "compaction";
+    how: string;
+    predicted_bytes: number | null;
+}
+
 export interface ProcessReport {
     pid: number;
     comm: string;

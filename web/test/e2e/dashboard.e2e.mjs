@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
 import { at, bytesOf, digest, open, panel, ready, settled } from "./browser.mjs";
-import { python, record, report, serve } from "./memfrag.mjs";
+import { python, record, remedies, report, serve } from "./memfrag.mjs";
 import { burst, chrome, files, main, server, skip } from "./setting.mjs";
 
 const MS = 1e6;
@@ -70,6 +70,21 @@ test("what could be returned, and who is in the way, stand on top", { skip }, as
     assert.match(await page.locator(".detail .advice").textContent(), /would return/);
     await page.locator(".detail tbody tr").first().click();
     await page.locator(".inspector .card h3", { hasText: "Block of" }).waitFor();
+    await close();
+});
+
+test("what would be resident instead is what memfrag remedies foretells", { skip }, async () => {
+    const ns = Math.floor(main(report(burst)).end.ledger.at_ns / MS) * MS - 50 * MS;
+    const expected = remedies(burst, ns).remedies.filter((one) => ["none", "trim", "restart", "compaction"].includes(one.kind));
+    const { page, close } = await open(chrome, server.url, { look: `t=${ns}` });
+    await at(page, say(ns));
+    await settled(page);
+    await page.locator(".remedies").waitFor();
+    const shown = await page.locator(".remedies tbody tr").evaluateAll((rows) => rows.map((row) => [row.querySelector("th").textContent, row.querySelector(".num").title]));
+    assert.deepEqual(shown, expected.map((one) => [one.kind === "none" ? "now" : one.name, `${one.predicted_bytes} B`]));
+    assert.equal(shown.length, 4);
+    await page.locator(".remedies").getByRole("button", { name: "Compare" }).click();
+    await page.locator("#panel.compare").waitFor();
     await close();
 });
 
@@ -180,7 +195,7 @@ test("an export holds everything, and its import is the same heap", { skip }, as
     await settled(page);
     const original = await digest(page);
     await page.keyboard.press("e");
-    assert.match(await page.locator("dialog").textContent(), /reveals addresses.*paths.*names of functions/s);
+    assert.match(await page.locator("dialog").textContent(), /reveals addresses.*paths.*names of functions.*redact it/s);
     const waiting = page.waitForEvent("download");
     await page.locator("dialog .primary").click();
     const saved = files.file("exported.mfrag");
@@ -194,6 +209,28 @@ test("an export holds everything, and its import is the same heap", { skip }, as
     await settled(page);
     assert.equal(await digest(page), original);
     await close();
+});
+
+test("a redacted export is the same heap elsewhere, and names nothing", { skip }, async () => {
+    const { page, close } = await open(chrome, server.url);
+    await ready(page);
+    await settled(page);
+    await page.keyboard.press("e");
+    await page.getByRole("checkbox", { name: /Redact it/ }).check();
+    assert.match(await page.locator("dialog .caution").textContent(), /Addresses are moved.*Paths are left out/s);
+    const waiting = page.waitForEvent("download");
+    await page.getByRole("button", { name: "Save redacted.mfrag" }).click();
+    const saved = files.file("redacted.mfrag");
+    await (await waiting).saveAs(saved);
+    await close();
+    const [before, after] = [report(burst), report(saved)];
+    const [own, others] = [before.processes[0], after.processes[0]];
+    assert.deepEqual(others.end.metrics, own.end.metrics);
+    assert.deepEqual(others.end.ledger, own.end.ledger);
+    assert.deepEqual(others.peak, own.peak);
+    assert.equal(others.comm, "program-1");
+    assert.match(JSON.stringify(before), /burst\.py/);
+    assert.doesNotMatch(JSON.stringify({ ...after, recording: null }), /burst|python|\/home|\/tmp/);
 });
 
 test("an imported recording can be removed, and who watches it is back at the first", { skip }, async () => {

@@ -28,9 +28,13 @@ export const python = (...words) => [PYTHON, ...words];
 /** 80 MB of objects of which a 25th stays: the README's example. */
 export const BURST = python(join(ROOT, "tests/programs/burst.py"));
 
-export function report(file, at) {
+export const report = (file, at) => said("report", file, at);
+export const remedies = (file, at) => said("remedies", file, at);
+
+/** The document that a verb prints of a recording, at a moment or at its end. */
+function said(verb, file, at) {
     const words = at === undefined ? [] : ["--at", `${at}ns`];
-    return JSON.parse(execFileSync(MEMFRAG, ["report", "--json", ...words, file], { maxBuffer: 1 << 28 }).toString());
+    return JSON.parse(execFileSync(MEMFRAG, [verb, "--json", ...words, file], { maxBuffer: 1 << 28 }).toString());
 }
 
 /** Starts a memfrag that serves, and waits until it says where. `stop()` ends it as Ctrl-C does. */

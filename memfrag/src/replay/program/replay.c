@@ -33,7 +33,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { VERSION = 2, HEADER = 96, CHUNK_HEADER = 16, PAGE = 4096, MEASURE_EVERY = 4096 };
+enum { VERSION = 2, HEADER = 96, CHUNK_HEADER = 16, PAGE = 4096, MEASURE_EVERY = 4096, BEHIND = 256 << 10 };
 enum { UNBORN, RUNNING, CLAIMED, JOINED };
 enum { MALLOC = 1, CALLOC, ALIGNED, REALLOC, FREE, SPAWN, JOIN, WAIT, SAMPLE, TOUCH, PAUSE, END };
 enum { TOUCH_NONE, TOUCH_SAMPLED, TOUCH_ALL };
@@ -275,6 +275,17 @@ static int enter(struct reader *in, uint32_t thread, uint64_t offset)
     return 1;
 }
 
+/*
+ * Lets go of the data behind a chunk that was gone through: they are the file's and come back if another thread needs them.
+ * The kernel maps pages around the one that is read, so some of those before are let go of again.
+ */
+static void leave(uint64_t end)
+{
+    uint64_t from = end > BEHIND ? (end - BEHIND) / PAGE * PAGE : 0;
+    if (end / PAGE * PAGE > from)
+        madvise((void *)(data + from), end / PAGE * PAGE - from, MADV_DONTNEED);
+}
+
 static uint64_t number(struct reader *in)
 {
     uint64_t value = 0;
@@ -352,6 +363,7 @@ static void *run(void *argument)
     int more = enter(&in, self, u64_at(threads_at + 8 * (uint64_t)self));
     while (more) {
         if (in.at >= in.end) {
+            leave(in.end);
             more = enter(&in, self, in.next);
             continue;
         }

@@ -1,6 +1,6 @@
 //! Makes the allocator calls of a recorded program again: its sizes, its order, its threads.
 //!
-//!     replay [--touch sampled|all|none] [--pace fast|FACTOR] replay.data
+//!     replay [--touch sampled|all|none] [--pace fast|FACTOR] [--trim] replay.data
 //!
 //! The calls go to Rust's global allocator, which is the system's unless the marked lines below say otherwise. What
 //! the replay keeps for itself lies in mappings of its own, made and filled before the first call. A thread waits for
@@ -8,13 +8,15 @@
 //!
 //! `--touch sampled` writes to as many pages of a block as were seen resident when it was recorded (the default),
 //! `all` to every page, `none` to no page. `--pace fast` makes the calls as fast as possible (the default), a factor in
-//! the recorded time: 1 as it was, 4 four times as fast.
+//! the recorded time: 1 as it was, 4 four times as fast. `--trim` calls malloc_trim(0) at the end, where there is one,
+//! and reads the memory again.
 //!
 //! Exit status: 0 when all calls were made, 1 for a wrong command line or file, 2 when memory ran out.
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
+use std::ffi::c_char;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::process::exit;
@@ -34,10 +36,24 @@ const HEADER: u64 = 96;
 const CHUNK_HEADER: u64 = 16;
 const PAGE: u64 = 4096;
 const MEASURE_EVERY: u64 = 4096;
+/// How much of the data behind a place is let go of at most.
+const BEHIND: u64 = 256 << 10;
+const NOT_TRIMMED: u64 = u64::MAX;
 
 unsafe extern "C" {
     fn mmap(at: *mut u8, bytes: usize, access: i32, flags: i32, file: i32, offset: i64) -> *mut u8;
+    fn madvise(at: *const u8, bytes: usize, advice: i32) -> i32;
+    fn dlsym(library: *mut u8, name: *const c_char) -> *mut u8;
 }
+
+/// Resident bytes by kind of mapping, in the order of [`KINDS`].
+type Sums = [u64; 5];
+const KINDS: [&str; 5] = ["heap", "anonymous", "stack", "file", "other"];
+const HEAP: usize = 0;
+const ANONYMOUS: usize = 1;
+const STACK: usize = 2;
+const FILES: usize = 3;
+const OTHER: usize = 4;
 
 /// What is in a slot, all zero when it is empty. Its block is freed as it was asked for.
 #[derive(Clone, Copy)]
@@ -96,6 +112,12 @@ struct Replay {
     statm: File,
     stat: File,
     last: Mutex<Option<Measure>>,
+    trim: bool,
+    trimmed: AtomicU64,
+    /// Bytes of the replay's own tables.
+    own: u64,
+    /// At the last reading, or at the end; and after trimming.
+    kinds: [Mutex<Sums>; 2],
 }
 
 // SAFETY: the data's waits order all that threads do with one slot or one measure.
@@ -147,6 +169,59 @@ fn word(text: &[u8], number: usize) -> u64 {
     word.iter().take_while(|byte| byte.is_ascii_digit()).fold(0, |sum, byte| sum * 10 + u64::from(byte - b'0'))
 }
 
+/// The kind of a mapping by its access and name in smaps.
+fn kind_of(access: &[u8], name: &[u8]) -> usize {
+    let begins = |names: &[&str]| names.iter().any(|start| name.starts_with(start.as_bytes()));
+    if name == b"[heap]" {
+        HEAP
+    } else if begins(&["[stack"]) {
+        STACK
+    } else if begins(&["/memfd:", "/SYSV", "/dev/zero"]) {
+        OTHER
+    } else if begins(&["/"]) {
+        FILES
+    } else if access.get(1) == Some(&b'w') && access.get(3) == Some(&b'p') && (name.is_empty() || begins(&["[anon:"])) {
+        ANONYMOUS
+    } else {
+        OTHER
+    }
+}
+
+fn decimal(text: &[u8]) -> u64 {
+    text.iter().filter(|byte| byte.is_ascii_digit()).fold(0, |sum, byte| sum * 10 + u64::from(byte - b'0'))
+}
+
+/// Takes a line of smaps: the head of a mapping, or how much of it is resident.
+fn smaps_line(line: &[u8], data: usize, kind: &mut Option<usize>, sums: &mut Sums) {
+    let dash = line.iter().position(|&byte| byte == b'-');
+    let start = dash.and_then(|dash| str::from_utf8(&line[..dash]).ok());
+    if let Some(start) = start.and_then(|start| usize::from_str_radix(start, 16).ok()) {
+        // Addresses, access, offset, device and inode stand before the name.
+        let mut rest = line;
+        let mut access: &[u8] = &[];
+        for number in 0..5 {
+            rest = rest.trim_ascii_start();
+            let word = rest.iter().position(|&byte| byte == b' ').unwrap_or(rest.len());
+            if number == 1 {
+                access = &rest[..word];
+            }
+            rest = &rest[word..];
+        }
+        // The data are no part of what is measured.
+        *kind = (start != data).then(|| kind_of(access, rest.trim_ascii_start()));
+    } else if let (Some(kind), Some(size)) = (*kind, line.strip_prefix(b"Rss:")) {
+        sums[kind] += decimal(size) * 1024;
+    }
+}
+
+/// What malloc_trim is, where there is one: it is glibc's alone.
+fn malloc_trim() -> Option<unsafe extern "C" fn(usize) -> i32> {
+    // SAFETY: the name is a C string, and without a library it is looked for in all of them.
+    let found = unsafe { dlsym(null_mut(), c"malloc_trim".as_ptr()) };
+    // SAFETY: a function of this name has this type.
+    (!found.is_null()).then(|| unsafe { std::mem::transmute::<*mut u8, unsafe extern "C" fn(usize) -> i32>(found) })
+}
+
 /// Where a thread's steps are read.
 struct Reader {
     at: u64,
@@ -175,6 +250,46 @@ impl Replay {
         // The second word is the program's name, which has no blank in it: this program's.
         let faults = word(&text[..length], 9);
         Measure { bytes: self.growth(), faults, nanoseconds: self.begun.elapsed().as_nanos() as u64, taken: true }
+    }
+
+    /// Resident bytes by kind of mapping, without those of the replay's own tables. It allocates nothing.
+    fn read_kinds(&self, which: usize) {
+        let (mut text, mut filled, mut kind, mut sums) = ([0; 8192], 0, None, [0; 5]);
+        let Ok(mut file) = File::open("/proc/self/smaps") else { return };
+        while let Ok(got @ 1..) = file.read(&mut text[filled..]) {
+            filled += got;
+            let mut at = 0;
+            while let Some(length) = text[at..filled].iter().position(|&byte| byte == b'\n') {
+                smaps_line(&text[at..at + length], self.data.as_ptr().addr(), &mut kind, &mut sums);
+                at += length + 1;
+            }
+            text.copy_within(at..filled, 0);
+            filled -= at;
+            // A line that is longer than all of this is no line of smaps.
+            if filled == text.len() {
+                filled = 0;
+            }
+        }
+        sums[ANONYMOUS] = sums[ANONYMOUS].saturating_sub(self.own);
+        if let Ok(mut kinds) = self.kinds[which].lock() {
+            *kinds = sums;
+        }
+    }
+
+    /// All that was recorded is done, and no thread has ended that had not ended then.
+    fn end(&self) {
+        if let Ok(mut last) = self.last.lock() {
+            *last = Some(self.measure());
+        }
+        if self.reading_count == 0 {
+            self.read_kinds(0);
+        }
+        if let Some(trim) = malloc_trim().filter(|_| self.trim) {
+            // SAFETY: it may be called at any time.
+            unsafe { trim(0) };
+            self.trimmed.store(self.growth(), Relaxed);
+            self.read_kinds(1);
+        }
     }
 
     /// Writes to at most so many pages of a block, from its beginning.
@@ -209,6 +324,14 @@ impl Replay {
             damaged("a chunk of impossible length");
         }
         Some(reader)
+    }
+
+    /// Lets go of the data behind a chunk that was gone through: they are the file's and come back if another thread
+    /// needs them. The kernel maps pages around the one that is read, so some of those before are let go of again.
+    fn leave(&self, end: u64) {
+        let (from, to) = (end.saturating_sub(BEHIND) / PAGE * PAGE, end / PAGE * PAGE);
+        // SAFETY: whole pages of the file's private mapping, which is never written to: what they hold stays the same.
+        unsafe { madvise(self.data.as_ptr().add(from as usize), (to - from) as usize, 4) };
     }
 
     fn number(&self, reader: &mut Reader) -> u64 {
@@ -307,6 +430,7 @@ impl Replay {
         let mut reading = self.enter(own, u64_at(self.data, self.threads_at + 8 * own as u64));
         while let Some(reader) = &mut reading {
             if reader.at >= reader.end {
+                self.leave(reader.end);
                 reading = self.enter(own, reader.next);
                 continue;
             }
@@ -338,6 +462,10 @@ impl Replay {
                     let number = self.below(reader, self.reading_count);
                     // SAFETY: within the table, and one thread's alone.
                     unsafe { *self.measures.add(number) = self.measure() };
+                    // To be compared with the recorded program as it was seen last.
+                    if number as u64 + 1 == self.reading_count {
+                        self.read_kinds(0);
+                    }
                 }
                 10 => pages = self.number(reader),
                 11 => {
@@ -346,11 +474,7 @@ impl Replay {
                         sleep(Duration::from_secs_f64(moment).saturating_sub(self.begun.elapsed()));
                     }
                 }
-                12 => {
-                    if let Ok(mut last) = self.last.lock() {
-                        *last = Some(self.measure());
-                    }
-                }
+                12 => self.end(),
                 _ => damaged("no such step"),
             }
             if matches!(step, 1..=5 | 9 | 12) {
@@ -363,16 +487,33 @@ impl Replay {
 
     fn report(&self, planned: u64) {
         let made: u64 = self.threads.iter().map(|thread| thread.calls.load(Relaxed)).sum();
-        let last = self.last.lock().ok().and_then(|last| *last).unwrap_or_else(|| self.measure());
+        let last = || self.last.lock().ok().and_then(|last| *last);
+        let last = last().or_else(|| {
+            self.end();
+            last()
+        });
+        let Some(last) = last else { die(1, "the memory at the end is not known") };
         let mut text = format!(
             "{{\"calls\": {made}, \"planned_calls\": {planned}, \"failed_calls\": {}, \"nanoseconds\": {}, \
-             \"peak_bytes\": {}, \"final_bytes\": {}, \"minor_faults\": {},\n \"points\": [",
+             \"peak_bytes\": {}, \"final_bytes\": {}, \"minor_faults\": {}",
             self.failed.load(Relaxed),
             last.nanoseconds,
             self.peak.load(Relaxed),
             last.bytes,
             last.faults
         );
+        let mut report_kinds = |name: &str, which: usize| {
+            let sums = self.kinds[which].lock().map_or([0; 5], |sums| *sums);
+            let sums: Vec<String> = KINDS.iter().zip(sums).map(|(kind, sum)| format!("\"{kind}\": {sum}")).collect();
+            text += &format!(",\n \"{name}\": {{{}}}", sums.join(", "));
+        };
+        report_kinds("mappings", 0);
+        let trimmed = self.trimmed.load(Relaxed);
+        if trimmed != NOT_TRIMMED {
+            report_kinds("trimmed_mappings", 1);
+            text += &format!(",\n \"trimmed_bytes\": {trimmed}");
+        }
+        text += ",\n \"points\": [";
         let mut comma = "";
         for number in 0..self.reading_count {
             // SAFETY: within the table; all threads have ended.
@@ -429,8 +570,8 @@ fn open(path: &str) -> &'static [u8] {
 }
 
 fn main() {
-    const USAGE: &str = "usage: replay [--touch sampled|all|none] [--pace fast|FACTOR] replay.data";
-    let (mut path, mut policy, mut pace) = (None, Policy::Sampled, 0.0);
+    const USAGE: &str = "usage: replay [--touch sampled|all|none] [--pace fast|FACTOR] [--trim] replay.data";
+    let (mut path, mut policy, mut pace, mut trim) = (None, Policy::Sampled, 0.0, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -447,11 +588,14 @@ fn main() {
                     _ => die(1, "--pace is fast, or a factor greater than 0"),
                 },
             },
+            "--trim" => trim = true,
             _ => path = Some(argument),
         }
     }
     let data = open(&path.unwrap_or_else(|| die(1, USAGE)));
     let (threads, slots, readings) = (u32_at(data, 12), u32_at(data, 16), u32_at(data, 20));
+    let (slot_bytes, measure_bytes) =
+        (u64::from(slots) * size_of::<Slot>() as u64, u64::from(readings) * size_of::<Measure>() as u64);
     let kernel = |path: &str| File::open(path).unwrap_or_else(|error| die(1, &format!("cannot read {path}: {error}")));
     let thread = |_| Thread {
         done: AtomicU64::new(0),
@@ -461,9 +605,9 @@ fn main() {
     };
     let replay = REPLAY.get_or_init(|| Replay {
         data,
-        slots: map(u64::from(slots) * size_of::<Slot>() as u64, None).cast(),
+        slots: map(slot_bytes, None).cast(),
         slot_count: slots.into(),
-        measures: map(u64::from(readings) * size_of::<Measure>() as u64, None).cast(),
+        measures: map(measure_bytes, None).cast(),
         reading_count: readings.into(),
         threads: (0..threads).map(thread).collect(),
         threads_at: u64_at(data, 32),
@@ -476,6 +620,10 @@ fn main() {
         statm: kernel("/proc/self/statm"),
         stat: kernel("/proc/self/stat"),
         last: Mutex::new(None),
+        trim,
+        trimmed: AtomicU64::new(NOT_TRIMMED),
+        own: (slot_bytes + 1).next_multiple_of(PAGE) + (measure_bytes + 1).next_multiple_of(PAGE),
+        kinds: [Mutex::new([0; 5]), Mutex::new([0; 5])],
     });
     replay.base.store(replay.anonymous(), Relaxed);
     replay.run(0);

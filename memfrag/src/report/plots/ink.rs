@@ -5,6 +5,7 @@
 #![allow(clippy::unreadable_literal, reason = "colours, written as in a style sheet")]
 
 use plotters::style::RGBColor;
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 /// Steps of a heatmap, the first for what is there at all.
@@ -65,6 +66,10 @@ impl Ink {
         Self::Empty,
     ];
 
+    fn all() -> impl Iterator<Item = Self> {
+        Self::PLAIN.into_iter().chain((0..STEPS).map(Self::Heat))
+    }
+
     /// In the light theme and in the dark one. No two are the same in the light one.
     const fn pair(self) -> Pair {
         match self {
@@ -91,11 +96,27 @@ impl Ink {
     }
 }
 
+/// The document in the colours of the dark theme, whatever the reader prefers.
+pub(super) fn darkened(svg: &str) -> String {
+    const BEFORE: &str = "=\"#";
+    let dark: HashMap<u32, u32> = Ink::all().map(Ink::pair).collect();
+    let mut parts = svg.split(BEFORE);
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = part.get(..6).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        out.push_str(BEFORE);
+        match digits.and_then(|light| dark.get(&light)) {
+            Some(dark) => _ = write!(out, "{dark:06x}{}", &part[6..]),
+            None => out.push_str(part),
+        }
+    }
+    out
+}
+
 /// A drawn document with what it needs for both themes, and its title for those who do not see it.
 pub(super) fn finish(svg: &str, title: &str) -> String {
-    let all = Ink::PLAIN.into_iter().chain((0..STEPS).map(Ink::Heat));
     let mut style = String::from("<style>@media (prefers-color-scheme: dark) {");
-    for (light, dark) in all.map(Ink::pair) {
+    for (light, dark) in Ink::all().map(Ink::pair) {
         for what in ["fill", "stroke"] {
             let _ = write!(style, "svg.memfrag [{what}=\"#{light:06X}\"]{{{what}:#{dark:06x}}}");
         }
@@ -113,8 +134,17 @@ mod tests {
 
     #[test]
     fn colours_are_told_apart_by_their_value() {
-        let all: Vec<u32> = Ink::PLAIN.into_iter().chain((0..STEPS).map(Ink::Heat)).map(|ink| ink.pair().0).collect();
+        let all: Vec<u32> = Ink::all().map(|ink| ink.pair().0).collect();
         assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
+    }
+
+    #[test]
+    fn each_colour_is_darkened_once() {
+        // The dark theme's line is nobody's light colour, but white and black would go round in circles.
+        let svg = "<rect fill=\"#FFFFFF\" stroke=\"#1c232b\"/><rect fill=\"#123456\"/><a href=\"#x\"/>";
+        let dark = "<rect fill=\"#12161d\" stroke=\"#dbe2ea\"/><rect fill=\"#123456\"/><a href=\"#x\"/>";
+        assert_eq!(darkened(svg), dark);
+        assert_eq!(darkened(dark), dark);
     }
 
     #[test]

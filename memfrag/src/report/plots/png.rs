@@ -1,6 +1,8 @@
 //! Pictures as pixels, for what cannot show SVG.
 
+use super::ink::darkened;
 use resvg::{tiny_skia, usvg};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Pixels for each of the SVG's: sharp on screens of high density.
@@ -22,30 +24,40 @@ pub enum PngError {
     Drawing(String),
 }
 
-/// Draws SVG pictures in the colours of the light theme.
+/// In which colours a picture is drawn: pixels cannot change theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Theme {
+    /// On white.
+    Light,
+    /// On a dark ground.
+    Dark,
+}
+
+/// Draws SVG pictures as pixels.
 #[derive(Debug)]
 pub struct Rasteriser {
+    theme: Theme,
     fonts: Arc<usvg::fontdb::Database>,
 }
 
 impl Rasteriser {
-    /// With the fonts of this machine.
+    /// In these colours, with the fonts of this machine.
     ///
     /// # Errors
     /// When it has none.
-    pub fn new() -> Result<Self, PngError> {
+    pub fn new(theme: Theme) -> Result<Self, PngError> {
         let mut fonts = usvg::fontdb::Database::new();
         fonts.load_system_fonts();
-        Self::with(fonts)
+        Self::with(theme, fonts)
     }
 
-    fn with(mut fonts: usvg::fontdb::Database) -> Result<Self, PngError> {
+    fn with(theme: Theme, mut fonts: usvg::fontdb::Database) -> Result<Self, PngError> {
         let known: Vec<String> =
             fonts.faces().filter_map(|face| face.families.first()).map(|(name, _)| name.clone()).collect();
         let family = FAMILIES.into_iter().find(|family| known.iter().any(|name| name == family));
         let family = family.or_else(|| known.first().map(String::as_str)).ok_or(PngError::NoFont)?;
         fonts.set_sans_serif_family(family);
-        Ok(Self { fonts: Arc::new(fonts) })
+        Ok(Self { theme, fonts: Arc::new(fonts) })
     }
 
     /// An SVG document as a PNG file's bytes.
@@ -55,7 +67,11 @@ impl Rasteriser {
     pub fn png(&self, svg: &str) -> Result<Vec<u8>, PngError> {
         let failed = |error: &dyn std::fmt::Display| PngError::Drawing(error.to_string());
         let options = usvg::Options { fontdb: Arc::clone(&self.fonts), ..usvg::Options::default() };
-        let tree = usvg::Tree::from_str(svg, &options).map_err(|error| failed(&error))?;
+        let svg = match self.theme {
+            Theme::Light => Cow::Borrowed(svg),
+            Theme::Dark => Cow::Owned(darkened(svg)),
+        };
+        let tree = usvg::Tree::from_str(&svg, &options).map_err(|error| failed(&error))?;
         let size = tree.size().to_int_size();
         let (width, height) = (size.width().saturating_mul(SCALE), size.height().saturating_mul(SCALE));
         let pixels = tiny_skia::Pixmap::new(width, height);
@@ -75,18 +91,21 @@ mod tests {
 
     #[test]
     fn a_machine_without_fonts_is_told_what_to_do() {
-        let error = Rasteriser::with(usvg::fontdb::Database::new()).expect_err("there are none").to_string();
+        let error =
+            Rasteriser::with(Theme::Light, usvg::fontdb::Database::new()).expect_err("there are none").to_string();
         assert!(error.contains("no font is installed") && error.contains("fonts-dejavu-core"), "{error}");
     }
 
     #[test]
     fn pixels_have_the_colours_of_the_picture() {
-        let rasteriser = Rasteriser { fonts: Arc::default() };
-        let png = rasteriser.png(SQUARE).expect("a picture");
-        let pixels = tiny_skia::Pixmap::decode_png(&png).expect("a PNG");
-        assert_eq!((pixels.width(), pixels.height()), (20, 40));
-        let pixel = pixels.pixel(7, 7).expect("within");
-        assert_eq!((pixel.red(), pixel.green(), pixel.blue()), (0x00, 0x72, 0xb2));
-        assert!(matches!(rasteriser.png("<html>"), Err(PngError::Drawing(_))));
+        for (theme, color) in [(Theme::Light, (0x00, 0x72, 0xb2)), (Theme::Dark, (0x56, 0xb4, 0xe9))] {
+            let rasteriser = Rasteriser { theme, fonts: Arc::default() };
+            let png = rasteriser.png(SQUARE).expect("a picture");
+            let pixels = tiny_skia::Pixmap::decode_png(&png).expect("a PNG");
+            assert_eq!((pixels.width(), pixels.height()), (20, 40));
+            let pixel = pixels.pixel(7, 7).expect("within");
+            assert_eq!((pixel.red(), pixel.green(), pixel.blue()), color);
+            assert!(matches!(rasteriser.png("<html>"), Err(PngError::Drawing(_))));
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What replays came to. The field names are the JSON's.
 
-use crate::replay::{self, Candidate, Manner, Outcome, Planned, Run};
+use crate::replay::{self, Candidate, Ended, Manner, Outcome, Planned, Run};
 use serde::Serialize;
 
 /// All runs of a recording's calls.
@@ -47,6 +47,8 @@ pub struct ReplayReport {
 pub struct Original {
     /// By how much anonymous resident memory had grown at most since the first reading.
     pub peak_rss_bytes: Option<u64>,
+    /// By how much it had grown on average over the time between the readings.
+    pub average_rss_bytes: Option<u64>,
     /// By how much it had grown at the last reading.
     pub final_rss_bytes: Option<u64>,
     /// Resident bytes by kind of mapping when its pages were looked at last; null where nobody did.
@@ -101,6 +103,8 @@ pub struct RunReport {
     /// By how much anonymous resident memory grew at most since the first of the original's readings, as all that follow;
     /// the most resident bytes seen, where the run did not complete.
     pub peak_rss_bytes: Option<u64>,
+    /// By how much it had grown on average over the time between the original's readings, as the original had it.
+    pub average_rss_bytes: Option<u64>,
     /// By how much it had grown at the original's last reading; at the end, where there is none.
     pub final_rss_bytes: Option<u64>,
     /// By how much it had grown after the last call.
@@ -116,6 +120,11 @@ pub struct RunReport {
     pub seconds: Option<f64>,
     /// Minor page faults.
     pub minor_faults: Option<u64>,
+    /// The most resident bytes that the run might have; null where there was no run.
+    pub memory_limit_bytes: Option<u64>,
+    /// What held it to that: `cgroup_v2` or `cgroup_v1`, which are the kernel, or `readings`: memfrag looked a hundred times
+    /// a second. Null where there was no run.
+    pub memory_limited_by: Option<&'static str>,
     /// Memory at the original's readings.
     pub readings: Vec<Reading>,
 }
@@ -147,6 +156,7 @@ pub fn build(file: String, chosen: &Candidate, planned: &Planned, manner: &Manne
         left_out_blocks: planned.left_out,
         original: Original {
             peak_rss_bytes: readings.iter().map(|it| it.rss_bytes).max(),
+            average_rss_bytes: average(&readings, &readings),
             final_rss_bytes: readings.last().map(|it| it.rss_bytes),
             mappings: planned.kinds.map(Mappings::from),
             readings,
@@ -155,7 +165,36 @@ pub fn build(file: String, chosen: &Candidate, planned: &Planned, manner: &Manne
     }
 }
 
+impl ReplayReport {
+    /// Takes in what came of a run.
+    pub fn add(&mut self, run: RunReport) {
+        let average_rss_bytes = average(&run.readings, &self.original.readings);
+        self.runs.push(RunReport { average_rss_bytes, ..run });
+    }
+}
+
+/// The mean of readings over the time that passed between those of the same numbers in the recorded program: a reading
+/// holds until the next one. `None` without any.
+fn average(readings: &[Reading], original: &[Reading]) -> Option<u64> {
+    let at = |reading: &Reading| original.get(reading.number as usize).map_or(0, |found| found.at_ns);
+    let held = readings.windows(2).map(|two| (two[0].rss_bytes, at(&two[1]).saturating_sub(at(&two[0]))));
+    let (sum, time) = held.fold((0u128, 0u128), |(sum, time), (bytes, held)| {
+        (sum + u128::from(bytes) * u128::from(held), time + u128::from(held))
+    });
+    let last = readings.last()?.rss_bytes;
+    Some(sum.checked_div(time).map_or(last, |mean| u64::try_from(mean).unwrap_or(u64::MAX)))
+}
+
 impl RunReport {
+    /// What came of a run, with the limit that it had.
+    pub fn ended(allocator: &str, env: Vec<String>, ended: &Ended) -> Self {
+        Self {
+            memory_limit_bytes: Some(ended.memory_limit),
+            memory_limited_by: Some(ended.limited_by.name()),
+            ..Self::new(allocator, env, &ended.outcome)
+        }
+    }
+
     /// What came of a run.
     pub fn new(allocator: &str, env: Vec<String>, outcome: &Outcome) -> Self {
         let empty = Self {
@@ -164,6 +203,7 @@ impl RunReport {
             outcome: "failed",
             reason: None,
             peak_rss_bytes: None,
+            average_rss_bytes: None,
             final_rss_bytes: None,
             end_rss_bytes: None,
             trimmed_rss_bytes: None,
@@ -171,6 +211,8 @@ impl RunReport {
             trimmed_mappings: None,
             seconds: None,
             minor_faults: None,
+            memory_limit_bytes: None,
+            memory_limited_by: None,
             readings: Vec::new(),
         };
         let stopped = |outcome, reason: String, reached: u64| Self {
@@ -224,5 +266,22 @@ impl RunReport {
             readings: readings.collect(),
             ..self
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_average_goes_by_the_time_of_the_recorded_program() {
+        let reading = |(number, at_ns, rss_bytes)| Reading { number, at_ns, rss_bytes };
+        let original = [(0, 100, 0), (1, 110, 40), (2, 140, 8), (3, 150, 9)].map(reading);
+        assert_eq!(average(&original, &original), Some((40 * 30 + 8 * 10) / 50));
+        // The run took other times, and has not come to the third reading.
+        let run = [(0, 5, 0), (1, 6, 80), (2, 900, 16)].map(reading);
+        assert_eq!(average(&run, &original), Some(80 * 30 / 40));
+        assert_eq!(average(&run[1..2], &original), Some(80));
+        assert_eq!(average(&[], &original), None);
     }
 }

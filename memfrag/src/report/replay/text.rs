@@ -37,13 +37,16 @@ pub fn render(report: &ReplayReport, style: Style) -> String {
         page.field("", None, &format!("{blocks} seen resident only in part; no more of them is written to"));
     }
     page.line("");
-    let head =
-        format!("  {:<28}{:>12}{:>12}{:>11}{:>10}{:>12}", "growth of", "peak", "final", "against", "time", "faults");
+    let head = format!(
+        "  {:<28}{:>12}{:>12}{:>12}{:>11}{:>10}{:>12}",
+        "growth of", "peak", "average", "final", "against", "time", "faults"
+    );
     let head = page.style.paint(Tone::Quiet, &head);
     page.line(&head);
     let original = &report.original;
     let (peak, last) = (size(original.peak_rss_bytes), size(original.final_rss_bytes));
-    page.line(&format!("  {:<28}{peak:>12}{last:>12}", "the recorded program"));
+    let average = size(original.average_rss_bytes);
+    page.line(&format!("  {:<28}{peak:>12}{average:>12}{last:>12}", "the recorded program"));
     for run in &report.runs {
         line(&mut page, run, original.final_rss_bytes);
     }
@@ -52,7 +55,22 @@ pub fn render(report: &ReplayReport, style: Style) -> String {
         "  Growth is that of anonymous resident memory since the first reading; final is at the last reading of the",
     );
     page.line("  recorded program, and against compares it with that.");
+    let limited = |run: &&RunReport| run.memory_limited_by.is_some();
+    if let Some((bytes, by)) =
+        report.runs.iter().find(limited).and_then(|it| it.memory_limit_bytes.zip(it.memory_limited_by))
+    {
+        page.line(&limit(bytes, by));
+    }
     page.text
+}
+
+fn limit(most: u64, by: &str) -> String {
+    let by = match by {
+        "cgroup_v2" => "the kernel, by a control group (version 2)",
+        "cgroup_v1" => "the kernel, by a control group (version 1)",
+        _ => "memfrag, which looked every 10 ms: no control group could be had",
+    };
+    format!("  Runs were held to {} by {by}.", bytes(most))
 }
 
 fn line(page: &mut Page, run: &RunReport, original: Option<u64>) {
@@ -65,12 +83,13 @@ fn line(page: &mut Page, run: &RunReport, original: Option<u64>) {
         _ => String::new(),
     };
     let (peak, last) = (size(run.peak_rss_bytes), size(run.final_rss_bytes));
+    let average = size(run.average_rss_bytes);
     let time = run.seconds.map_or_else(String::new, |seconds| format!("{seconds:.2} s"));
     let faults = run.minor_faults.map_or_else(String::new, count);
-    page.line(format!("  {name:<28}{peak:>12}{last:>12}{against:>11}{time:>10}{faults:>12}").trim_end());
+    page.line(format!("  {name:<28}{peak:>12}{average:>12}{last:>12}{against:>11}{time:>10}{faults:>12}").trim_end());
     if let Some(trimmed) = run.trimmed_rss_bytes {
         let (name, trimmed) = ("    after malloc_trim(0)", bytes(trimmed));
-        page.line(&format!("  {name:<40}{trimmed:>12}"));
+        page.line(&format!("  {name:<52}{trimmed:>12}"));
     }
     if let Some(reason) = &run.reason {
         let text = page.style.paint(Tone::Warning, &format!("    ! {}", clean(reason)));

@@ -23,11 +23,6 @@ impl Axis {
         Self(held)
     }
 
-    /// So many bytes without addresses.
-    pub(super) fn packed(bytes: u64) -> Self {
-        Self(std::iter::once(0..bytes).collect())
-    }
-
     /// Its cells of a size, as runs of their numbers upwards, none touching the next.
     fn cells(&self, bytes: u64) -> Vec<Range<u64>> {
         let mut runs: Vec<Range<u64>> = Vec::new();
@@ -87,11 +82,6 @@ impl Grid {
         }
         Self(taken.into_iter().map(|taken| value(taken, bytes)).collect())
     }
-
-    /// Of what is taken of an axis from its beginning on without a gap.
-    pub(super) fn packed(axis: &Axis, taken: u64, bytes: u64) -> Self {
-        Self::new(axis, std::slice::from_ref(&(0..taken)), bytes)
-    }
 }
 
 fn value(taken: u64, bytes: u64) -> u8 {
@@ -136,21 +126,16 @@ mod tests {
 
     #[test]
     fn large_heaps_have_large_cells() {
-        let small = Axis::packed(4096 * 64);
+        let packed = |bytes| Axis::new(std::iter::once(0..bytes).collect());
+        let small = packed(4096 * 64);
         assert_eq!(cell_bytes([&small, &small]), 64);
-        assert_eq!(cell_bytes([&small, &Axis::packed(4096 * 64 + 1)]), 128);
-        assert_eq!(cell_bytes([&small, &Axis::packed(1 << 40)]), 1 << 28);
+        assert_eq!(cell_bytes([&small, &packed(4096 * 64 + 1)]), 128);
+        assert_eq!(cell_bytes([&small, &packed(1 << 40)]), 1 << 28);
         // However many ranges there are, and wherever.
         let scattered = Axis::new((0..100_000).map(|at| at << 44..(at << 44) + 1).collect());
         assert!(scattered.cells(cell_bytes([&scattered, &small])).len() <= MOST_CELLS as usize);
         let none = Axis::new(Vec::new());
         assert_eq!((cell_bytes([&none, &none]), Grid::new(&none, &[], 64)), (64, Grid(Vec::new())));
-    }
-
-    #[test]
-    fn what_is_packed_fills_cells_from_the_beginning() {
-        let axis = Axis::packed(4 * 64);
-        assert_eq!(Grid::packed(&axis, 2 * 64 + 32, 64), Grid(vec![255, 255, 3 + 126, HELD]));
     }
 
     proptest! {

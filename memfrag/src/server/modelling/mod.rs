@@ -20,7 +20,7 @@ mod setting;
 mod tests;
 mod worker;
 
-pub use figures::{Cells, Real, Shown};
+pub use figures::{Cells, Shown};
 
 use super::limits::Places;
 use super::player::Extent;

@@ -39,7 +39,6 @@ mod site;
 mod tests;
 
 pub use limit::Limit;
-pub(super) use place::by_address;
 pub use recorded::Recorded;
 
 use crate::heap::{Heap, Process};

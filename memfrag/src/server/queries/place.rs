@@ -223,7 +223,7 @@ fn top(region: &Region, end: u64) -> Range<u64> {
 }
 
 /// All live blocks by address, those that no event told of included.
-pub(in crate::server) fn by_address(heap: &Heap) -> impl Iterator<Item = Block> {
+fn by_address(heap: &Heap) -> impl Iterator<Item = Block> {
     Merged { one: heap.blocks().by_address().peekable(), other: heap.older().by_address().peekable() }
 }
 

@@ -5,6 +5,7 @@ use super::{Context, QueryError, digest};
 use crate::analysis::By;
 use crate::report::blame::Document;
 use crate::report::model::{Events, Process};
+use crate::report::remedies::{Remedy, foretold};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -18,6 +19,8 @@ pub(super) struct Summary {
     process: Process,
     events: Events,
     digest: String,
+    /// What would be resident instead; empty where it is not known which pages are.
+    remedies: Vec<Remedy>,
 }
 
 pub(super) fn report(parameters: Map<String, Value>, context: &Context<'_>) -> Result<Value, QueryError> {
@@ -32,7 +35,9 @@ pub(super) fn summary(state: &super::State, pid: u32, limit: &super::Limit) -> R
     let process = state.builder.about(pid, state.at_ns, &state.reader.header().backend);
     let process = process.ok_or(QueryError::NoProcess { pid, at_ns: state.at_ns })?;
     limit.check()?;
-    Ok(Summary { at_ns: state.at_ns, process, events: state.builder.counted(state.reader.bytes()), digest })
+    let events = state.builder.counted(state.reader.bytes());
+    let remedies = process.end.ledger.as_ref().map_or_else(Vec::new, foretold);
+    Ok(Summary { at_ns: state.at_ns, process, events, digest, remedies })
 }
 
 #[derive(Deserialize)]

@@ -1,4 +1,4 @@
-//! The map of a heap as pages see it: cells, tiles, frames, palettes, regions. `docs/PROTOCOL.md` says what each value
+//! The map of a heap as pages see it: cells, tiles, frames, palettes. `docs/PROTOCOL.md` says what each value
 //! means and how frames are coded.
 //!
 //! | module | job |
@@ -10,7 +10,6 @@
 //! | `blocks`, `sweep`, `palette` | cells that come from the blocks themselves, and classes of blocks |
 //! | `kept` | what was worked out for tables of 2 MiB, until they change |
 //! | `code` | the binary frame |
-//! | `regions` | the ranges of address space in which the heap lies |
 //!
 //! Nothing here asks for the heap to stand still between two frames: whoever holds it calls [`Canvas::frame`] under his
 //! lock.
@@ -24,7 +23,6 @@ mod measure;
 mod mode;
 mod pages;
 mod palette;
-mod regions;
 mod scene;
 mod sweep;
 #[cfg(test)]
@@ -34,4 +32,3 @@ pub use canvas::{Canvas, Frame, MAX_TILES, ViewError, ViewRequest};
 pub(super) use measure::share;
 pub use mode::{Level, Mode, TILE_CELLS};
 pub use palette::Class;
-pub use regions::{Kind, MAX_REGIONS, Region, Regions, regions};

@@ -1,8 +1,8 @@
 //! What a frame is drawn from: a heap and the resident pages, made ready for questions about parts of them.
 
 use super::mode::Mode;
-use super::regions::united;
 use crate::analysis::ResidentPages;
+use crate::analysis::regions::united;
 use crate::heap::{Activity, Block, Heap, PageActivity, Record, TABLE_PAGES, Tick, cooled};
 use crate::target::residency::PAGE;
 use std::ops::Range;

@@ -2,7 +2,7 @@
 
 import { bytes, count, duration, moment, percent } from "../../format";
 import type { Report } from "../../protocol";
-import type { ProcessReport } from "../../store/documents";
+import type { ProcessReport, Remedy } from "../../store/documents";
 import { useQuery } from "../../store/query";
 import { cursor } from "../../store/server";
 import { cursorNs } from "../../store/session";
@@ -12,6 +12,7 @@ import { Findings } from "./Findings";
 import { Ladder } from "./Ladder";
 import { Ledger } from "./Ledger";
 import { Measures } from "./Measures";
+import { Remedies, worthwhile } from "./Remedies";
 
 export function Overview() {
     const answer = useQuery("report", {}, { every: 1000 });
@@ -25,12 +26,14 @@ export function Overview() {
 function Shown({ report }: { report: Report }) {
     const process = report.process as ProcessReport;
     const { ledger, metrics } = process.end;
+    const remedies = report.remedies as unknown as Remedy[];
     return (
         <>
             <Findings report={process} />
             <Numbers process={process} />
             {ledger && <Ladder ledger={ledger} mapped={process.mapped} />}
             {ledger && <Ledger ledger={ledger} />}
+            {worthwhile(remedies) && <Remedies remedies={remedies} />}
             {!ledger && <p class="empty">Where resident memory goes is known once memfrag has looked at the process's pages, which needs the right to read <code>/proc/PID/pagemap</code>.</p>}
             <Measures metrics={metrics} />
             <p class="fineprint muted as-of">

@@ -1,6 +1,6 @@
 //! The ranges of address space in which a heap lies.
 
-use crate::analysis::ResidentPages;
+use super::ResidentPages;
 use crate::glibc::layout::HEADER;
 use crate::heap::{Amount, Blocks, Footprint, Heap, SLOT_BITS, TABLE_PAGES};
 use crate::target::residency::{PAGE, Region as Mapping, RegionKind as MappingKind, Residency};
@@ -35,7 +35,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Its name in the protocol.
+    /// Its name in documents.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Brk => "brk",
@@ -104,16 +104,41 @@ impl Regions {
 /// the mappings that are known from the last look. Of a heap that is not [watched](crate::heap::Heaps::watch) all blocks
 /// are looked at.
 pub fn regions(heap: &Heap, look: Option<&Residency>) -> Vec<Region> {
-    let used = Used::new(heap);
     let slots = slots(heap);
-    let taken = used.taken(&slots);
+    let mut regions = joined(pieces(heap, look, &slots, |mapping| was_used(heap, mapping)));
+    count(heap, &slots, &mut regions);
+    if let Some(look) = look {
+        let resident = ResidentPages::new(look);
+        for region in &mut regions {
+            region.resident_bytes = resident.bytes_in(region.range.clone());
+        }
+    }
+    regions
+}
+
+/// The addresses of the [`regions`] in which blocks lie now, and those of the heap segment: the same whether the heap is
+/// watched or not, since what was used lately does not count.
+pub fn held(heap: &Heap, look: Option<&Residency>) -> Vec<Range<u64>> {
+    joined(pieces(heap, look, &slots(heap), |_| false)).into_iter().map(|region| region.range).collect()
+}
+
+/// Parts of mappings in which blocks begin, or of which `was_used` says that they did, and of what blocks lie in
+/// elsewhere.
+fn pieces(
+    heap: &Heap,
+    look: Option<&Residency>,
+    slots: &[(u64, Amount)],
+    was_used: impl Fn(&Range<u64>) -> bool,
+) -> Vec<(Range<u64>, Kind)> {
+    let used = Used::new(heap);
+    let taken = used.taken(slots);
     let mut pieces = Vec::new();
     let mappings = look.map_or(&[][..], |look| &look.regions);
     let mut mapped: Vec<Range<u64>> = Vec::new();
     let may_hold_blocks = |mapping: &&Mapping| mapping.kind.may_hold_blocks() && !mapping.range.is_empty();
     for mapping in mappings.iter().filter(may_hold_blocks) {
         let is_brk = mapping.kind == MappingKind::Heap;
-        if is_brk || used.holds_blocks(&taken, &mapping.range) || was_used(heap, &mapping.range) {
+        if is_brk || used.holds_blocks(&taken, &mapping.range) || was_used(&mapping.range) {
             pieces.extend(used.parts_of(mapping));
             mapped.push(mapping.range.clone());
         }
@@ -123,15 +148,7 @@ pub fn regions(heap: &Heap, look: Option<&Residency>) -> Vec<Region> {
             pieces.push((range.clone(), used.kind_of(mappings, &range)));
         }
     }
-    let mut regions = joined(pieces);
-    count(heap, &slots, &mut regions);
-    if let Some(look) = look {
-        let resident = ResidentPages::new(look);
-        for region in &mut regions {
-            region.resident_bytes = resident.bytes_in(region.range.clone());
-        }
-    }
-    regions
+    pieces
 }
 
 /// The live blocks by the slot in which they begin, upwards.
@@ -277,7 +294,7 @@ impl<'a> Used<'a> {
 }
 
 /// Ranges that overlap or touch as one, upwards.
-pub(super) fn united(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+pub(crate) fn united(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
     ranges.sort_unstable_by_key(|range| range.start);
     ranges.dedup_by(|next, last| {
         let joins = next.start <= last.end;
