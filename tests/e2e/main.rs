@@ -16,6 +16,7 @@ mod crash;
 mod dashboard;
 mod dashboard_trace;
 mod endings;
+mod fidelity;
 mod frames;
 mod heap_bad_input;
 mod heap_walk;
