@@ -122,11 +122,17 @@ fn limits_and_what_is_missing() -> Result<()> {
     explains(&replay(Path::new("/etc/passwd"), &[])?, 125, &[&["not a memfrag recording"]])
 }
 
-/// The own control group in the hierarchy of version 1 that has memory, if that is mounted where it mostly is.
+/// The own control group in the hierarchy of version 1 that has memory, if that is mounted where it mostly is, and whole:
+/// of a part, as a name space of control groups sees it, our own group's place is not known.
 fn own_group() -> Result<Option<PathBuf>> {
+    const MOUNT: &str = "/sys/fs/cgroup/memory";
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    if !mounts.lines().any(|line| line.split(' ').skip(3).take(2).eq(["/", MOUNT])) {
+        return Ok(None);
+    }
     let text = fs::read_to_string("/proc/self/cgroup")?;
     let path = text.lines().find_map(|line| line.split_once(":memory:/").map(|(_, path)| path.to_owned()));
-    Ok(path.map(|path| Path::new("/sys/fs/cgroup/memory").join(path)).filter(|path| path.is_dir()))
+    Ok(path.map(|path| Path::new(MOUNT).join(path)).filter(|path| path.is_dir()))
 }
 
 /// What must hold a run to its limit: the kernel, where root has the controller of version 1.
