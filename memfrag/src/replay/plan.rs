@@ -1,5 +1,7 @@
 //! From requests to steps: which thread does what, and what it has to wait for.
 
+mod strides;
+
 use super::survey::{Kinds, Touched, in_use};
 use crate::glibc::Layout;
 use crate::model::{BlockId, Caller, Contents, Counts, Fact, Footprint, Policy, Request};
@@ -7,6 +9,7 @@ use crate::target::MemorySample;
 use memfrag_common::Function;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use strides::{Done, Strides};
 
 /// How a block is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +147,8 @@ struct Thread {
     known: HashMap<u32, u64>,
     /// Samples that it knows to be taken.
     samples: usize,
+    /// The stride of its last call.
+    stride: u64,
     /// The time that its steps have come to, since the first call.
     time: u64,
     ended: bool,
@@ -152,9 +157,10 @@ struct Thread {
 /// Makes a plan out of the requests of one heap.
 ///
 /// Each thread keeps its own order. It waits for another one only before it touches a block that the other one was the
-/// last to touch, and a slot is used again only by the thread that emptied it, so that nothing else ties threads to each
-/// other. Only where memory is read do all wait, so that the reading is of the same moment for all of them. Every wait is
-/// for what is earlier in the recording: waits in a circle cannot be.
+/// last to touch, and a slot is used again only by the thread that emptied it, so that no other block ties threads to each
+/// other. Beyond that, none gets far ahead of the others ([`strides`]), and where memory is read all wait, so that the
+/// reading is of the same moment for all of them. Every wait is for what is earlier in the recording: waits in a circle
+/// cannot be.
 #[derive(Debug)]
 struct Plan<S> {
     steps: S,
@@ -164,6 +170,7 @@ struct Plan<S> {
     by_id: HashMap<u32, u32>,
     /// Who made the last call.
     latest: u32,
+    strides: Strides,
     /// Who took the last sample, and what it had done then.
     sampled: (u32, u64),
     /// Threads that have ended, which the next caller joins.
@@ -194,6 +201,7 @@ impl<S: Steps> Plan<S> {
             threads: vec![Thread::default()],
             by_id: HashMap::from([(pid, 0)]),
             latest: 0,
+            strides: Strides::new(),
             sampled: (0, 0),
             to_join: Vec::new(),
             places: Vec::new(),
@@ -234,9 +242,20 @@ impl<S: Steps> Plan<S> {
         thread
     }
 
+    /// Has a thread wait until it is abreast of the others, before its first call of a stride.
+    fn keep_abreast(&mut self, thread: u32) {
+        let stride = self.strides.number();
+        if std::mem::replace(&mut self.threads[thread as usize].stride, stride) != stride {
+            for (other, done) in self.strides.required().to_vec() {
+                self.wait(thread, other, done);
+            }
+        }
+    }
+
     /// The thread that calls, when it does.
     fn caller(&mut self, caller: &Caller) -> u32 {
         let thread = self.thread(caller.thread);
+        self.keep_abreast(thread);
         self.pass(thread, caller.time);
         thread
     }
@@ -265,7 +284,9 @@ impl<S: Steps> Plan<S> {
         self.planned.calls += 1;
         let done = &mut self.threads[thread as usize].done;
         *done += 1;
-        Place { slot, user: thread, done: *done }
+        let place = Place { slot, user: thread, done: *done };
+        self.strides.called(|| running(&self.by_id, &self.threads));
+        place
     }
 
     /// Has a thread wait for what another one does, unless it knows that it is done.
@@ -423,6 +444,13 @@ impl<S: Steps> Plan<S> {
         let reading = Reading { time: sample.time, rss: sample.rss, rss_anon: sample.rss_anon };
         self.planned.readings.push(reading);
     }
+}
+
+/// What each running thread has done, in the threads' order.
+fn running(by_id: &HashMap<u32, u32>, threads: &[Thread]) -> Vec<Done> {
+    let mut running: Vec<Done> = by_id.values().map(|&thread| (thread, threads[thread as usize].done)).collect();
+    running.sort_unstable();
+    running
 }
 
 /// A plan in the making, as a policy that the requests of one heap are passed on to.

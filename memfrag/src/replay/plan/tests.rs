@@ -57,8 +57,12 @@ fn plan_of(events: &[Option<Event>], touched: Touched, end: Option<u64>) -> (Pla
 }
 
 /// Goes through steps as threads would, the next one chosen by `dice`. Checks that slots are used as they may be, and
-/// gives for each slot who touched it with what size, in order.
-fn execute(steps: &[Vec<Step>], dice: &mut impl FnMut(usize) -> usize) -> Vec<Vec<(usize, Option<u64>)>> {
+/// gives for each slot who touched it with what size, in order. Who makes a call is told to `made`.
+fn execute(
+    steps: &[Vec<Step>],
+    dice: &mut impl FnMut(usize) -> usize,
+    mut made: impl FnMut(usize),
+) -> Vec<Vec<(usize, Option<u64>)>> {
     let mut at = vec![0; steps.len()];
     let mut done = vec![0_u64; steps.len()];
     let mut started = vec![false; steps.len()];
@@ -94,6 +98,7 @@ fn execute(steps: &[Vec<Step>], dice: &mut impl FnMut(usize) -> usize) -> Vec<Ve
             }
             slots[slot] = size;
             touched[slot].push((thread, size));
+            made(thread);
             done[thread] += 1;
         };
         match step {
@@ -228,6 +233,62 @@ fn time_is_told_where_it_passes() {
     assert_eq!(steps, [main, other]);
 }
 
+/// Numbers below a bound, by a seed.
+fn dice(seed: u64) -> impl FnMut(usize) -> usize {
+    let mut state = seed | 1;
+    move |bound| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % bound as u64) as usize
+    }
+}
+
+#[test]
+fn threads_without_anything_in_common_stay_abreast() {
+    const THREADS: usize = 5;
+    // Runs of one thread, as a scheduler makes them, and a last thread that calls seldom.
+    let mut next = dice(11);
+    let mut callers = Vec::new();
+    while callers.len() < 30_000 {
+        let thread = if next(50) == 0 { THREADS - 1 } else { next(THREADS - 1) };
+        let length = if thread == THREADS - 1 { 1 } else { next(400) };
+        callers.extend(std::iter::repeat_n(thread, length));
+    }
+    let events: Vec<_> = (0x1000_u64..)
+        .step_by(16)
+        .zip(&callers)
+        .map(|(addr, &thread)| Some(event(PID + thread as u32, malloc(addr, 8))))
+        .collect();
+    let (_, steps) = plan_of(&events, Touched::default(), Some(0));
+    // The plan numbers threads as they appear.
+    let mut order = Vec::new();
+    callers.iter().for_each(|thread| {
+        if !order.contains(thread) {
+            order.push(*thread)
+        }
+    });
+    let main = order.iter().position(|&thread| thread == 0).unwrap();
+    order.remove(main);
+    order.insert(0, 0);
+    let two_strides = 2 * 256 * THREADS;
+    let first: &mut dyn FnMut(usize) -> usize = &mut |_| 0;
+    let last: &mut dyn FnMut(usize) -> usize = &mut |bound| bound - 1;
+    let any: &mut dyn FnMut(usize) -> usize = &mut dice(5);
+    for mut choose in [first, last, any] {
+        let mut to_come: Vec<std::collections::VecDeque<usize>> =
+            order.iter().map(|&thread| (0..callers.len()).filter(|&at| callers[at] == thread).collect()).collect();
+        let mut furthest = 0;
+        execute(&steps, &mut choose, |thread| {
+            let made = to_come[thread].pop_front().unwrap();
+            let oldest = to_come.iter().filter_map(|calls| calls.front()).min();
+            furthest = furthest.max(oldest.map_or(0, |&oldest| made.saturating_sub(oldest)));
+        });
+        assert!(furthest < two_strides, "{furthest} calls ahead of the recorded order");
+        assert!(furthest > 256, "nothing ran side by side");
+    }
+}
+
 /// What a random program does next.
 #[derive(Clone, Copy, Debug)]
 enum Deed {
@@ -292,13 +353,7 @@ proptest! {
         }
         let (planned, steps) = plan_of(&events, Touched::default(), Some(0));
         prop_assert_eq!(steps.iter().flatten().filter(|step| **step == Step::End).count(), 1);
-        let mut state = seed | 1;
-        let touched = execute(&steps, &mut |bound| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state % bound as u64) as usize
-        });
+        let touched = execute(&steps, &mut dice(seed), |_| ());
         let calls: usize = lives.iter().map(Vec::len).sum();
         prop_assert_eq!(planned.calls, calls as u64);
         prop_assert_eq!(touched.len(), planned.slots as usize);
