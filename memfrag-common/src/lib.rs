@@ -14,6 +14,7 @@
 //! | [`stacks`] | the table of a session's stacks, in shared memory |
 //! | [`told`] | stacks as the BPF programs tell them |
 //! | [`unwind`] | walking a thread's stack |
+//! | [`names`] | which programs a trace is limited to |
 //! | [`loss`] | what is counted when something is not recorded |
 //! | [`prefetch`] | sending for memory before it is needed |
 
@@ -24,6 +25,7 @@ pub mod config;
 pub mod event;
 pub mod function;
 pub mod loss;
+pub mod names;
 #[cfg(not(target_arch = "bpf"))]
 pub mod prefetch;
 pub mod record;

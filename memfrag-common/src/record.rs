@@ -10,7 +10,8 @@
 //! | `ReallocBegin` | old block | requested bytes | return address | |
 //! | `ReallocEnd` | new block, 0 when it failed or freed | requested bytes | return address | |
 //! | `Fork` | child's process id | clone flags | | |
-//! | `Exec`, `ThreadStart`, `ThreadExit` | | | | |
+//! | `Exec` | the program's name, [in words](crate::names::words), zero when unknown | its second half | | |
+//! | `ThreadStart`, `ThreadExit` | | | | |
 //! | `Exit` | wait status, or [`UNKNOWN_STATUS`] | | | |
 //! | `Mmap` | start | bytes | protection, flags << 32 | file descriptor |
 //! | `Munmap`, `MunmapFailed` | start | bytes | | |

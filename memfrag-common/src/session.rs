@@ -6,8 +6,10 @@
 //! thread ever used costs nothing.
 
 use crate::loss::COUNTERS;
+use crate::names::{MOST_NAMES, Name, Names};
 use crate::ring::{RingHeader, Slot};
 use crate::unwind::walk::Walk;
+use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// First word of a session's and of a process's file.
@@ -104,6 +106,24 @@ pub struct SessionHeader {
     pub heartbeat: AtomicU64,
     /// How many images have made their file: when it moves, the daemon looks for new ones.
     pub processes: AtomicU64,
+    /// The [`Names`] that the session is limited to, each [as words](Name::to_words).
+    names: [[AtomicU64; 4]; MOST_NAMES],
+}
+
+impl SessionHeader {
+    /// Limits the session to programs of these names; for the daemon, before anyone sees the file.
+    pub fn limit_to(&self, names: &Names) {
+        for (place, name) in self.names.iter().zip(names.iter()) {
+            place.iter().zip(name.to_words()).for_each(|(place, word)| place.store(word, Relaxed));
+        }
+    }
+
+    /// What the session is limited to.
+    pub fn names(&self) -> Names {
+        let names =
+            self.names.each_ref().map(|words| Name::from_words(words.each_ref().map(|word| word.load(Relaxed))));
+        Names::new(&names).unwrap_or_default()
+    }
 }
 
 /// How an image came to be.
@@ -138,6 +158,8 @@ pub struct ProcessHeader {
     pub rings: AtomicU32,
     /// 1 when the image has given up recording for good.
     pub off: AtomicU32,
+    /// The name that the kernel gives the process, [as words](crate::names::words).
+    pub comm: [AtomicU64; 2],
     /// Bytes of the program's path, at the start of the text area; the command line and the mappings follow.
     pub exe_bytes: AtomicU32,
     /// Bytes of the command line as `/proc/PID/cmdline` gives it.

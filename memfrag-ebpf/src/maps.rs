@@ -1,18 +1,24 @@
 //! What the programs share with each other and with the loader.
 
+use aya_ebpf::helpers::bpf_get_current_comm;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use memfrag_common::config::{MAX_IN_FLIGHT, Scope};
 use memfrag_common::loss::{COUNTERS, Counter};
+use memfrag_common::names::{Limit, MOST_NAMES, Name, noted, words};
 use memfrag_common::told::{Told, Walking};
 
 /// All records, in causal order. The loader sets the size.
 #[map]
 pub static RECORDS: RingBuf = RingBuf::with_byte_size(1 << 24, 0);
 
-/// The processes that are traced, by thread group id. The value says whether children are traced too.
+/// The processes that are traced, by thread group id, with what is [noted] of each.
 #[map]
 pub static TRACED: HashMap<u32, u32> = HashMap::with_max_entries(1 << 15, 0);
+
+/// The names that a trace is limited to.
+#[map]
+pub static NAMES: Array<Name> = Array::with_max_entries(MOST_NAMES as u32, 0);
 
 /// Calls in flight, by thread id.
 #[map]
@@ -42,6 +48,10 @@ static SCOPE: u32 = Scope::Map as u32;
 /// The tracer's own process.
 #[unsafe(no_mangle)]
 static SELF: u32 = 0;
+
+/// A `memfrag_common::names::Limit`.
+#[unsafe(no_mangle)]
+static LIMIT: u32 = Limit::None as u32;
 
 /// Offset of `group_dead` in the `sched_process_exit` tracepoint, 0 where this kernel has none.
 #[unsafe(no_mangle)]
@@ -121,6 +131,30 @@ pub fn walking() -> u32 {
     global(&WALKING)
 }
 
+/// Of which processes it is asked whether they run what is to be recorded. A constant to the verifier.
+#[inline(always)]
+pub fn limit() -> u32 {
+    global(&LIMIT)
+}
+
+/// The name of this process, if that is the one of its first thread.
+#[inline(always)]
+pub fn name() -> [u64; 2] {
+    bpf_get_current_comm().map_or([0; 2], words)
+}
+
+/// Whether a name is one of those that the trace is limited to.
+#[inline(always)]
+pub fn is_wanted(name: [u64; 2]) -> bool {
+    for index in 0..MOST_NAMES as u32 {
+        // SAFETY: the element is valid while the program runs, and written before the trace begins.
+        if NAMES.get(index).is_some_and(|wanted| wanted.matches(name)) {
+            return true;
+        }
+    }
+    false
+}
+
 /// Whether the trace has begun and not ended.
 #[inline(always)]
 pub fn is_running() -> bool {
@@ -148,13 +182,20 @@ pub fn is_traced(pid: u32) -> bool {
     is_known(pid)
 }
 
+/// Whether a process is the tracer.
+#[inline(always)]
+pub fn is_self(pid: u32) -> bool {
+    pid == global(&SELF)
+}
+
 /// Whether the process is traced, for programs that see every process whatever the links' scope is.
 #[inline(always)]
 pub fn is_known(pid: u32) -> bool {
     if global(&SCOPE) == Scope::All as u32 {
-        return pid != global(&SELF);
+        return !is_self(pid);
     }
-    TRACED.get_ptr(&pid).is_some()
+    // SAFETY: the element stays valid while the program runs.
+    TRACED.get_ptr(&pid).is_some_and(|noted| unsafe { *noted } & noted::LEFT_OUT == 0)
 }
 
 /// The calls in flight of a thread that is already known: no question whether it is traced.

@@ -55,6 +55,9 @@ static NEVER_ALONE: AtomicU8 = AtomicU8::new(0);
 static RING_SLOTS: AtomicU32 = AtomicU32::new(0);
 /// Forks that have begun.
 static FORKS: AtomicU64 = AtomicU64::new(0);
+/// Set once: this program is not one of those that the session is limited to. The children of its process that go on as
+/// its copies are not either.
+static LEFT_OUT: AtomicU32 = AtomicU32::new(0);
 /// Set once: neither this process nor its children are recorded.
 static FINISHED: AtomicU32 = AtomicU32::new(0);
 /// The process's files. A forked child finds its parent's here, and takes them away.
@@ -328,6 +331,10 @@ fn begin(thread: &Thread) -> Option<u64> {
     let session = open_session()?;
     let usable = session.magic.load(Acquire) == MAGIC && session.version.load(Relaxed) == VERSION;
     if !usable || session.active.load(Relaxed) == 0 {
+        return None;
+    }
+    if !forked && (LEFT_OUT.load(Relaxed) != 0 || !session.names().record(text::comm())) {
+        LEFT_OUT.store(1, Relaxed);
         return None;
     }
     let slots = session.ring_slots.load(Relaxed);

@@ -4,6 +4,7 @@
 
 use crate::sys::{self, File, flags};
 use core::sync::atomic::Ordering::{Relaxed, Release};
+use memfrag_common::names::words_of;
 use memfrag_common::session::{ProcessHeader, TEXT_BYTES, TEXT_OFFSET};
 
 /// Fills in the header's facts and the text area. A forked child is what its parent was, so it says less.
@@ -16,6 +17,7 @@ pub(crate) unsafe fn write(header: &ProcessHeader, base: *mut u8, forked: bool) 
     if forked {
         return;
     }
+    header.comm.iter().zip(comm()).for_each(|(place, word)| place.store(word, Relaxed));
     // SAFETY: inside the mapping.
     let text = unsafe { base.add(TEXT_OFFSET) };
     let mut used = 0;
@@ -44,6 +46,14 @@ pub(crate) unsafe fn refresh(header: &ProcessHeader, base: *mut u8) {
     let maps = unsafe { copy(b"/proc/self/maps\0", base.wrapping_add(TEXT_OFFSET + used), TEXT_BYTES - used) };
     header.maps_bytes.store(maps as u32, Relaxed);
     header.maps_version.fetch_add(1, Release);
+}
+
+/// The name that the kernel gives the process, as words.
+pub(crate) fn comm() -> [u64; 2] {
+    let mut comm = [0u8; 64];
+    // SAFETY: a buffer of this length.
+    let length = unsafe { copy(b"/proc/self/comm\0", comm.as_mut_ptr(), comm.len()) };
+    words_of(comm.get(..length).unwrap_or(&[]))
 }
 
 /// Copies a file's beginning to memory; returns how much.

@@ -17,6 +17,7 @@ mod dashboard;
 mod dashboard_trace;
 mod endings;
 mod fidelity;
+mod filter;
 mod frames;
 mod heap_bad_input;
 mod heap_walk;

@@ -1,11 +1,14 @@
 //! Processes and threads: made, become another program, ended.
 
 use crate::emit::{Wake, emit};
-use crate::maps::{THREADS, TRACED, group_dead_offset, is_known, known_thread};
+use crate::maps::{
+    THREADS, TRACED, group_dead_offset, is_known, is_self, is_wanted, known_thread, limit, name,
+};
 use crate::stacks::{forget_code, inherit_code, replace_code};
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
+use memfrag_common::names::{Limit, noted};
 use memfrag_common::record::UNKNOWN_STATUS;
 use memfrag_common::{Kind, Record};
 
@@ -24,20 +27,20 @@ pub fn task_newtask(ctx: TracePointContext) -> u32 {
     let Ok(child) = (unsafe { ctx.read_at::<u32>(NEWTASK_PID) }) else { return 0 };
     // SAFETY: as above.
     let Ok(flags) = (unsafe { ctx.read_at::<u64>(NEWTASK_CLONE_FLAGS) }) else { return 0 };
+    if flags & CLONE_THREAD != 0 {
+        if is_known(pid) {
+            emit(Record { pid, tid: child, kind: Kind::ThreadStart as u8, ..Record::default() }, Wake::No);
+        }
+        return 0;
+    }
+    if let Some(noted) = noted_of(pid)
+        && noted & noted::FOLLOWED != 0
+    {
+        // A full table shows as a process without events; its fork is in the recording.
+        let _ = TRACED.insert(&child, &noted, 0);
+    }
     if !is_known(pid) {
         return 0;
-    }
-    if flags & CLONE_THREAD != 0 {
-        emit(Record { pid, tid: child, kind: Kind::ThreadStart as u8, ..Record::default() }, Wake::No);
-        return 0;
-    }
-    if let Some(follow) = TRACED.get_ptr(&pid) {
-        // SAFETY: the element stays valid while the program runs.
-        let follow = unsafe { *follow };
-        if follow != 0 {
-            // A full table shows as a process without events; its fork is in the recording.
-            let _ = TRACED.insert(&child, &follow, 0);
-        }
     }
     inherit_code(pid, child);
     let record =
@@ -46,10 +49,46 @@ pub fn task_newtask(ctx: TracePointContext) -> u32 {
     0
 }
 
+/// What is noted of a traced process.
+#[inline(always)]
+fn noted_of(pid: u32) -> Option<u32> {
+    // SAFETY: the element stays valid while the program runs.
+    TRACED.get_ptr(&pid).map(|noted| unsafe { *noted })
+}
+
+/// A process has become another program: from here on it is recorded if that has a name that is wanted. Of one that was
+/// recorded and no longer is, everything is gone.
+#[inline(always)]
+fn choose(pid: u32, tid: u32, name: [u64; 2]) {
+    let wanted = is_wanted(name);
+    match noted_of(pid) {
+        Some(noted) if wanted => {
+            let _ = TRACED.insert(&pid, &(noted & !noted::LEFT_OUT), 0);
+        }
+        Some(noted) => {
+            let _ = TRACED.insert(&pid, &(noted | noted::LEFT_OUT), 0);
+            if noted & noted::LEFT_OUT == 0 {
+                let _ = THREADS.remove(&tid);
+                forget_code(pid);
+                let end = Record { pid, tid, kind: Kind::Exit as u8, addr: UNKNOWN_STATUS, ..Record::default() };
+                emit(end, Wake::Yes);
+            }
+        }
+        None if wanted && limit() == Limit::Machine as u32 && !is_self(pid) => {
+            let _ = TRACED.insert(&pid, &noted::FOLLOWED, 0);
+        }
+        None => {}
+    }
+}
+
 #[tracepoint]
 pub fn sched_process_exec(_ctx: TracePointContext) -> u32 {
     let id = bpf_get_current_pid_tgid();
     let (pid, tid) = ((id >> 32) as u32, id as u32);
+    let name = name();
+    if limit() != Limit::None as u32 {
+        choose(pid, tid, name);
+    }
     if !is_known(pid) {
         return 0;
     }
@@ -58,7 +97,8 @@ pub fn sched_process_exec(_ctx: TracePointContext) -> u32 {
         unsafe { (*thread).depth = 0 };
     }
     replace_code(pid);
-    emit(Record { pid, tid, kind: Kind::Exec as u8, ..Record::default() }, Wake::Yes);
+    let [addr, size] = name;
+    emit(Record { pid, tid, kind: Kind::Exec as u8, addr, size, ..Record::default() }, Wake::Yes);
     0
 }
 
@@ -66,7 +106,13 @@ pub fn sched_process_exec(_ctx: TracePointContext) -> u32 {
 pub fn sched_process_exit(ctx: TracePointContext) -> u32 {
     let id = bpf_get_current_pid_tgid();
     let (pid, tid) = ((id >> 32) as u32, id as u32);
+    let offset = group_dead_offset() as usize;
+    // SAFETY: the helper checks the read; the loader took the offset from this kernel's own description.
+    let is_last = offset != 0 && unsafe { ctx.read_at::<u8>(offset) } == Ok(1);
     if !is_known(pid) {
+        if limit() != Limit::None as u32 && is_last {
+            let _ = TRACED.remove(&pid);
+        }
         return 0;
     }
     let mut status = UNKNOWN_STATUS;
@@ -79,12 +125,7 @@ pub fn sched_process_exit(ctx: TracePointContext) -> u32 {
         let _ = THREADS.remove(&tid);
     }
     emit(Record { pid, tid, kind: Kind::ThreadExit as u8, ..Record::default() }, Wake::No);
-    let offset = group_dead_offset() as usize;
-    if offset == 0 {
-        return 0;
-    }
-    // SAFETY: the helper checks the read; the loader took the offset from this kernel's own description.
-    if let Ok(1) = unsafe { ctx.read_at::<u8>(offset) } {
+    if is_last {
         let _ = TRACED.remove(&pid);
         forget_code(pid);
         emit(Record { pid, tid, kind: Kind::Exit as u8, addr: status, ..Record::default() }, Wake::Yes);

@@ -13,6 +13,7 @@ use memfrag::target::elf::Image;
 use memfrag::target::file::MappedFile;
 use memfrag::target::process;
 use memfrag_common::config::Scope;
+use memfrag_common::names::Names;
 use memfrag_common::session::Stacks;
 use memfrag_common::told::Walking;
 use std::ffi::OsString;
@@ -73,6 +74,7 @@ pub(super) fn start(args: &TraceArgs, sink: &mut dyn Sink) -> Result<Started> {
     if Stacks::from(args.stacks).are_full() && !cfg!(target_arch = "x86_64") {
         bail!("stacks are walked on x86-64 processors only; leave it at --stacks caller");
     }
+    let names = args.names()?;
     let allowed = may_use_ebpf();
     let mut notes = Vec::new();
     let backend = match (args.backend, &allowed, &program) {
@@ -93,11 +95,14 @@ pub(super) fn start(args: &TraceArgs, sink: &mut dyn Sink) -> Result<Started> {
         (BackendChoice::Auto, Err(reason), None) => bail!("cannot trace a running process: {reason:#}"),
     };
     let mut started = match (backend, program) {
-        (Backend::Ebpf, program) => ebpf(args, program, sink)?,
-        (Backend::Preload, program) => preload(args, program.as_deref())?,
+        (Backend::Ebpf, program) => ebpf(args, names, program, sink)?,
+        (Backend::Preload, program) => preload(args, &names, program.as_deref())?,
     };
     notes.append(&mut started.notes);
     started.notes = notes;
+    if let Some(wanted) = args.wanted() {
+        started.target = format!("{}, only processes named {wanted}", started.target);
+    }
     Ok(started)
 }
 
@@ -108,7 +113,7 @@ fn find(name: &OsString) -> Result<PathBuf> {
     })
 }
 
-fn ebpf(args: &TraceArgs, program: Option<PathBuf>, sink: &mut dyn Sink) -> Result<Started> {
+fn ebpf(args: &TraceArgs, names: Names, program: Option<PathBuf>, sink: &mut dyn Sink) -> Result<Started> {
     let scope = if args.system {
         Scope::All
     } else if program.is_some() && !args.no_follow {
@@ -133,6 +138,7 @@ fn ebpf(args: &TraceArgs, program: Option<PathBuf>, sink: &mut dyn Sink) -> Resu
             StacksChoice::Fp => Walking::FramePointers,
             StacksChoice::Dwarf => Walking::Rules,
         },
+        names,
     };
     let mut capture = EbpfCapture::new(options)?;
     let mut notes = Vec::new();
@@ -223,7 +229,7 @@ fn why_not_loaded(program: &Path) -> Option<String> {
     }
 }
 
-fn preload(args: &TraceArgs, program: Option<&Path>) -> Result<Started> {
+fn preload(args: &TraceArgs, names: &Names, program: Option<&Path>) -> Result<Started> {
     let mut notes = Vec::new();
     // What cannot be read may be run all the same.
     if let Some(runs) = program.and_then(|path| command::program(path).ok())
@@ -233,6 +239,7 @@ fn preload(args: &TraceArgs, program: Option<&Path>) -> Result<Started> {
     }
     let session =
         PreloadSession::with(RING_SLOTS, args.stacks.into()).context("making the shared memory for the command")?;
+    session.limit_to(names);
     let held = Held::new(&args.command, &session.env()).context("making a process for the command")?;
     let target = memfrag::capture::launch::display(&args.command);
     Ok(Started { backend: Backend::Preload, capture: Box::new(session), held: Some(held), target, notes })

@@ -113,6 +113,7 @@ pub(super) fn run(args: &TraceArgs) -> Result<u8> {
     let counters = capture.counters();
     tally.counters(&counters);
     drop(capture);
+    tell_of_nobody(args, &tally, &say);
     summarize(&mut tally, output.as_deref(), end, status, &counters, backend, &say)?;
     stopped?;
     let failure = tally.failure();
@@ -130,6 +131,13 @@ pub(super) fn run(args: &TraceArgs) -> Result<u8> {
             Ok(status)
         }
         (None, status) => Ok(status.unwrap_or(0)),
+    }
+}
+
+/// Says so where the trace was limited to processes that there were not.
+fn tell_of_nobody(args: &TraceArgs, tally: &Tally, say: &dyn Fn(&str)) {
+    if let Some(wanted) = args.wanted().filter(|_| tally.processes() == 0) {
+        say(&format!("no process ran a program named {wanted}, so nothing was recorded"));
     }
 }
 

@@ -4,11 +4,10 @@
 mod stubs;
 
 use super::links::{Body, Point, Programs, Role};
-use super::object;
+use super::{Options, object};
 use crate::target::process;
 use anyhow::{Context, Result};
 use memfrag_common::config::Scope;
-use memfrag_common::told::Walking;
 use std::path::Path;
 use std::time::Instant;
 use stubs::Stub;
@@ -42,7 +41,7 @@ impl Cost {
 /// # Errors
 /// As for a capture.
 pub fn calibrate() -> Result<Cost> {
-    let mut loaded = object::load(Scope::Link, SMALLEST_RING, Walking::Off)?;
+    let mut loaded = object::load(&Options { ring_bytes: SMALLEST_RING, ..Options::new(Scope::Link) })?;
     let programs = Programs::load(&mut loaded, Body::Empty)?;
     let mut cost = |stub: Stub, role: Role| -> Result<f64> {
         let bare = per_call(stub);

@@ -7,6 +7,7 @@ use crate::target::allocator::{self, Allocator, Cache};
 use crate::target::library::{Allocators, Environment, Loader};
 use crate::target::process;
 use anyhow::Result;
+use memfrag_common::names::{self, noted};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -115,6 +116,10 @@ impl EbpfCapture {
             if pid != std::process::id() {
                 // Kernel threads, processes that end meanwhile, static programs: nothing to probe there.
                 let _ = self.attach_process(pid);
+                let name = process::Stat::read(pid).map(|stat| stat.comm).unwrap_or_default();
+                if !self.names.is_empty() && self.names.record(names::words_of(name.as_bytes())) {
+                    self.note(pid, noted::FOLLOWED)?;
+                }
             }
         }
         Ok(())

@@ -38,6 +38,7 @@ use discover::Discovery;
 use links::{Links, Programs};
 use memfrag_common::config::Scope;
 use memfrag_common::loss::{COUNTERS, Counter};
+use memfrag_common::names::{self, Names, noted};
 use memfrag_common::told::Walking;
 use memfrag_common::{Event, Kind, Op, Record};
 use messages::Messages;
@@ -75,6 +76,8 @@ pub struct Options {
     pub callers: bool,
     /// How whole stacks are walked, if they are.
     pub walking: Walking,
+    /// Names to which traced processes are limited, if there are any; not for [`Scope::Link`].
+    pub names: Names,
 }
 
 impl Options {
@@ -87,6 +90,7 @@ impl Options {
             body: Body::Full,
             callers: true,
             walking: Walking::Off,
+            names: Names::default(),
         }
     }
 }
@@ -94,6 +98,7 @@ impl Options {
 /// A running capture.
 pub struct EbpfCapture {
     scope: Scope,
+    names: Names,
     callers: bool,
     links: Vec<Links>,
     discovery: Discovery,
@@ -115,6 +120,8 @@ pub struct EbpfCapture {
     batch: Vec<Event>,
     /// Processes that the sink knows.
     introduced: HashSet<u32>,
+    /// What the programs in this batch are called, as the kernel named them when processes became them.
+    called: std::collections::HashMap<u32, String>,
     /// Processes whose code mappings have changed in this batch.
     remapped: BTreeSet<u32>,
 }
@@ -134,7 +141,7 @@ impl EbpfCapture {
     /// # Errors
     /// Missing rights, a kernel without what is needed, or no tracefs.
     pub fn new(options: Options) -> Result<Self> {
-        let mut loaded = object::load(options.scope, options.ring_bytes, options.walking)?;
+        let mut loaded = object::load(&options)?;
         let programs = Programs::load(&mut loaded, options.body)?;
         loaded.attach_kernel_side()?;
         let messages = Messages::of(&mut loaded.ebpf);
@@ -150,6 +157,7 @@ impl EbpfCapture {
         };
         Ok(Self {
             scope: options.scope,
+            names: options.names,
             callers: options.callers,
             links: Vec::new(),
             discovery: Discovery::new(options.placing),
@@ -167,6 +175,7 @@ impl EbpfCapture {
             undecodable: 0,
             batch: Vec::with_capacity(BATCH),
             introduced: HashSet::new(),
+            called: std::collections::HashMap::new(),
             remapped: BTreeSet::new(),
         })
     }
@@ -181,12 +190,19 @@ impl EbpfCapture {
         matches!(self.programs, Programs::Multi { .. })
     }
 
-    /// Adds a process to those that are traced.
+    /// Adds a process to those that are traced; where these are limited to names, from when it becomes another program
+    /// on, if that has one of them.
     ///
     /// # Errors
     /// When the programs' table of processes is full.
     pub fn trace_process(&mut self, pid: u32, follow: bool) -> Result<()> {
-        self.traced.insert(pid, u32::from(follow), 0).with_context(|| format!("tracing process {pid}"))
+        let followed = if follow { noted::FOLLOWED } else { 0 };
+        let left_out = if self.names.is_empty() { 0 } else { noted::LEFT_OUT };
+        self.note(pid, followed | left_out)
+    }
+
+    fn note(&mut self, pid: u32, noted: u32) -> Result<()> {
+        self.traced.insert(pid, noted, 0).with_context(|| format!("tracing process {pid}"))
     }
 
     /// Probes the functions of a file, in one process or in all that map it.
@@ -202,7 +218,7 @@ impl EbpfCapture {
     /// Tells the sink what a process is that runs already; that is known from the beginning of the trace.
     pub fn introduce(&mut self, pid: u32, sink: &mut dyn Sink) {
         self.introduced.insert(pid);
-        tell_process(0, pid, sink);
+        tell_process(0, pid, None, sink);
         tell_mappings(0, pid, sink);
     }
 
@@ -244,6 +260,10 @@ impl EbpfCapture {
                 {
                     record.extra = stacks.number(record.tid, record.extra);
                 }
+                if record.kind == Kind::Exec as u8 {
+                    let name: Vec<u8> = names::bytes_of([record.addr, record.size]).collect();
+                    self.called.insert(record.pid, String::from_utf8_lossy(&name).into_owned());
+                }
                 if !self.callers && record.kind <= Kind::ReallocEnd as u8 {
                     record.site = 0;
                 }
@@ -268,20 +288,20 @@ impl EbpfCapture {
             // A process of the whole machine shows by its first event; the others are introduced as they come.
             if event.pid != last {
                 last = event.pid;
-                if self.introduced.insert(last) {
-                    tell_process(event.time, last, sink);
+                if self.introduced.insert(last) && !matches!(event.op, Op::Exec) {
+                    tell_process(event.time, last, None, sink);
                     self.remapped.insert(last);
                 }
             }
             match &mut event.op {
                 Op::Exec => {
-                    tell_process(event.time, event.pid, sink);
+                    tell_process(event.time, event.pid, self.called.get(&event.pid), sink);
                     self.remapped.insert(event.pid);
                 }
                 // Of a process that alone is traced, the children are not.
                 Op::Fork { child, .. } if self.scope != Scope::Link => {
                     self.introduced.insert(*child);
-                    tell_process(event.time, *child, sink);
+                    tell_process(event.time, *child, None, sink);
                     self.remapped.insert(*child);
                 }
                 Op::Mmap { protection, fd, .. } if *protection & PROT_EXEC != 0 && *fd >= 0 => {
@@ -302,6 +322,7 @@ impl EbpfCapture {
             }
         }
         sink.events(&self.batch);
+        self.called.clear();
         for pid in std::mem::take(&mut self.remapped) {
             tell_mappings(self.elapsed(), pid, sink);
             // A process that is gone by now has nothing left to probe.
@@ -310,9 +331,12 @@ impl EbpfCapture {
     }
 }
 
-fn tell_process(time: u64, pid: u32, sink: &mut dyn Sink) {
-    if let Ok(process) = ProcessInfo::read(pid, time) {
-        sink.process(&process);
+/// Tells the sink what a process is. Of one that is gone, only what it was `called` may be known.
+fn tell_process(time: u64, pid: u32, called: Option<&String>, sink: &mut dyn Sink) {
+    match (ProcessInfo::read(pid, time), called) {
+        (Ok(process), _) => sink.process(&process),
+        (Err(_), Some(name)) => sink.process(&ProcessInfo { time, pid, comm: name.clone(), ..ProcessInfo::default() }),
+        (Err(_), None) => {}
     }
 }
 

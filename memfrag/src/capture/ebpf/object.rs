@@ -1,10 +1,12 @@
 //! The BPF object: loaded, and the programs on which no allocator depends attached.
 
+use super::Options;
 use anyhow::{Context, Result};
-use aya::maps::{Map, MapData};
+use aya::maps::{Array, Map, MapData};
 use aya::programs::{Program, TracePoint};
 use aya::{Ebpf, EbpfLoader};
 use memfrag_common::config::Scope;
+use memfrag_common::names::{Limit, Names};
 use memfrag_common::told::Walking;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -54,8 +56,15 @@ impl std::fmt::Debug for Loaded {
 /// What only walks of stacks need, which fills some memory.
 const WALKING_MAPS: [&str; 3] = ["TOLD", "WALK_RULES", "SPACES"];
 
-/// Loads the object for the scope, with a ring of so many bytes.
-pub(super) fn load(scope: Scope, ring_bytes: u32, walking: Walking) -> Result<Loaded> {
+/// Loads the object as the options say.
+pub(super) fn load(options: &Options) -> Result<Loaded> {
+    let Options { walking, ref names, .. } = *options;
+    // Of the whole machine, who runs what is wanted comes into the table of traced processes.
+    let (scope, limit) = match options.scope {
+        scope if names.is_empty() => (scope, Limit::None),
+        Scope::All => (Scope::Map, Limit::Machine),
+        scope => (scope, Limit::Family),
+    };
     let group_dead = group_dead_offset()?;
     let bytes = match std::env::var_os(OBJECT_VARIABLE) {
         Some(path) => fs::read(&path).with_context(|| format!("reading the BPF object {}", path.display()))?,
@@ -66,18 +75,30 @@ pub(super) fn load(scope: Scope, ring_bytes: u32, walking: Walking) -> Result<Lo
         ("SELF", std::process::id()),
         ("GROUP_DEAD_OFFSET", group_dead),
         ("WALKING", walking as u32),
+        ("LIMIT", limit as u32),
     ];
     let mut loader = EbpfLoader::new();
     for (name, value) in &globals {
         loader.override_global(name, value, true);
     }
-    loader.map_max_entries("RECORDS", ring_bytes);
+    loader.map_max_entries("RECORDS", options.ring_bytes);
     let unused = if walking == Walking::Off { &WALKING_MAPS[..] } else { &[] };
     for map in unused {
         loader.map_max_entries(map, 1);
     }
-    let ebpf = loader.load(&bytes).context("loading the BPF object")?;
+    let mut ebpf = loader.load(&bytes).context("loading the BPF object")?;
+    if limit != Limit::None {
+        write_names(&mut ebpf, names).context("telling the BPF programs which names are wanted")?;
+    }
     Ok(Loaded { ebpf, bytes, globals, without_memory_events: None })
+}
+
+fn write_names(ebpf: &mut Ebpf, names: &Names) -> Result<()> {
+    let mut places = Array::<_, [u64; 4]>::try_from(ebpf.map_mut("NAMES").context("the BPF object has no such map")?)?;
+    for (index, name) in (0..).zip(names.iter()) {
+        places.set(index, name.to_words(), 0)?;
+    }
+    Ok(())
 }
 
 impl Loaded {

@@ -5,6 +5,7 @@
 use crate::target::process::{self, Stat};
 use crate::target::{Mapping, ProcessInfo, maps};
 use memfrag_common::loss::COUNTERS;
+use memfrag_common::names;
 use memfrag_common::ring::{RingHeader, Slot};
 use memfrag_common::session::{
     MAGIC, MAX_CHUNKS, Origin, ProcessHeader, RING_HEADER_BYTES, RINGS_PER_CHUNK, TEXT_BYTES, TEXT_OFFSET, VERSION,
@@ -204,13 +205,13 @@ impl Image {
         let (cmdline, text) = text.split_at(length(header.cmdline_bytes.load(Relaxed), text.len()));
         let maps = &text[..length(header.maps_bytes.load(Acquire), text.len())];
         let exe = PathBuf::from(String::from_utf8_lossy(exe).into_owned());
-        let comm = exe.file_name().map(|name| name.to_string_lossy().chars().take(15).collect()).unwrap_or_default();
+        let comm: Vec<u8> = names::bytes_of(header.comm.each_ref().map(|word| word.load(Relaxed))).collect();
         let info = ProcessInfo {
             time,
             pid: self.pid,
             ppid: self.ppid,
             start_ticks: header.start_ticks.load(Relaxed),
-            comm,
+            comm: String::from_utf8_lossy(&comm).into_owned(),
             exe,
             cmdline: process::words(cmdline),
             settings: process::settings(self.pid),

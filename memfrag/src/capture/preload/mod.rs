@@ -34,6 +34,7 @@ use clock::{Every, Ticker};
 use directory::Directory;
 use image::{Image, has_ended};
 use memfrag_common::loss::COUNTERS;
+use memfrag_common::names::Names;
 use memfrag_common::session::{MAGIC, SESSION_FILE, STACKS_FILE, SessionHeader, Stacks, VERSION};
 use memmap2::{MmapOptions, MmapRaw};
 use merge::Merger;
@@ -162,10 +163,16 @@ impl PreloadSession {
         header.daemon.store(std::process::id(), Relaxed);
         header.ring_slots.store(slots, Relaxed);
         header.stacks.store(stacks as u32, Relaxed);
+        header.limit_to(&Names::default());
         header.heartbeat.store(monotonic(), Relaxed);
         header.active.store(1, Relaxed);
         header.magic.store(MAGIC, Release);
         Ok(session)
+    }
+
+    /// Limits the session to programs of these names, before the first one is launched.
+    pub fn limit_to(&self, names: &Names) {
+        self.header().limit_to(names);
     }
 
     fn header(&self) -> &SessionHeader {

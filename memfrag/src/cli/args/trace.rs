@@ -2,7 +2,9 @@
 
 use super::serve::ServingArgs;
 use super::values::{parse_duration, parse_size};
+use anyhow::Context as _;
 use clap::{ArgGroup, Parser, ValueEnum};
+use memfrag_common::names::{MOST_NAMES, Name, Names};
 use memfrag_common::session::Stacks;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -106,6 +108,12 @@ pub(in crate::cli) struct TraceArgs {
     /// other process of the machine pays for them.
     #[arg(long)]
     pub(in crate::cli) no_follow: bool,
+    /// Record only processes that run a program of this name: comm=NAME, or comm=BEGINNING*; several with commas or by
+    /// repeating. A process counts from when it becomes such a program to when it becomes another one, with the copies that
+    /// it makes of itself; the name is the file's, of which the kernel keeps 15 bytes.
+    #[arg(long, value_name = "comm=NAME", value_delimiter = ',', value_parser = parse_filter)]
+    #[arg(conflicts_with_all = ["pid", "no_follow"])]
+    pub(in crate::cli) filter: Vec<Filter>,
     /// Do not stop the process for the moment that it takes to read its heap, as the trace begins and ends. Blocks that
     /// are older than the trace then stay unknown.
     #[arg(long)]
@@ -127,6 +135,43 @@ pub(in crate::cli) struct TraceArgs {
     pub(in crate::cli) probe_body: BodyChoice,
 }
 
+/// A name that the trace is limited to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cli) struct Filter {
+    /// As it was given.
+    text: String,
+    name: Name,
+}
+
+fn parse_filter(text: &str) -> Result<Filter, String> {
+    const SYNTAX: &str = "say comm=NAME, as in comm=cc1, or comm=BEGINNING*";
+    let Some(("comm", pattern)) = text.split_once('=') else { return Err(SYNTAX.to_owned()) };
+    let (name, begins) = pattern.strip_suffix('*').map_or((pattern, false), |beginning| (beginning, true));
+    if name.contains('*') {
+        return Err(format!("a * stands at the end only; {SYNTAX}"));
+    }
+    if name.contains('/') {
+        return Err(format!("a name is that of a file, without the folders before it; {SYNTAX}"));
+    }
+    let name = Name::new(name.as_bytes(), begins).ok_or(SYNTAX)?;
+    Ok(Filter { text: pattern.to_owned(), name })
+}
+
+impl TraceArgs {
+    /// The names that the trace is limited to.
+    pub(in crate::cli) fn names(&self) -> anyhow::Result<Names> {
+        let names: Vec<Name> = self.filter.iter().map(|filter| filter.name).collect();
+        Names::new(&names).with_context(|| format!("--filter takes {MOST_NAMES} names at most, not {}", names.len()))
+    }
+
+    /// The same for people; `None` where it is not limited.
+    pub(in crate::cli) fn wanted(&self) -> Option<String> {
+        let (last, others) = self.filter.split_last()?;
+        let others: Vec<&str> = others.iter().map(|filter| filter.text.as_str()).collect();
+        Some(if others.is_empty() { last.text.clone() } else { format!("{} or {}", others.join(", "), last.text) })
+    }
+}
+
 /// A power of two of bytes, at least a page, with an optional K, M or G.
 fn parse_ring(text: &str) -> Result<u32, String> {
     match u32::try_from(parse_size(text)?) {
@@ -140,6 +185,7 @@ mod tests {
     use super::*;
     use crate::cli::args::{Args, Verb};
     use memfrag::server::listen::Wanted;
+    use memfrag_common::names::words_of;
 
     fn trace(words: &[&str]) -> Result<TraceArgs, clap::Error> {
         Args::try_parse_from(["memfrag", "trace"].iter().chain(words)).map(|args| match args.verb {
@@ -166,6 +212,23 @@ mod tests {
         assert_eq!(trace(&["--serve=0", "--", "ls"]).unwrap().serving.serve, Some(wanted));
         assert!(trace(&["--serve=everywhere", "--", "ls"]).is_err());
         assert!(trace(&["--allow-host", "x", "--", "ls"]).is_err());
+    }
+
+    #[test]
+    fn names_are_whole_or_begin_so() {
+        let args = trace(&["--filter", "comm=cc1,comm=python*", "--filter", "comm=as", "--", "make"]).unwrap();
+        assert_eq!(args.wanted().as_deref(), Some("cc1, python* or as"));
+        let names = args.names().unwrap();
+        assert!(!names.record(words_of(b"cc1plus")));
+        assert!(["python3.11", "cc1"].iter().all(|name| names.record(words_of(name.as_bytes()))));
+        assert!(trace(&["--", "make"]).unwrap().names().unwrap().is_empty());
+        for bad in ["cc1", "comm=", "comm=a*b", "comm=/bin/sh", "name=cc1", ""] {
+            assert!(trace(&["--filter", bad, "--", "make"]).is_err(), "{bad}");
+        }
+        assert!(trace(&["--filter", "comm=a", "--pid", "1"]).is_err());
+        assert!(trace(&["--filter", "comm=a", "--no-follow", "--", "make"]).is_err());
+        let many = ["comm=a"; MOST_NAMES + 1].join(",");
+        assert!(trace(&["--filter", &many, "--", "make"]).unwrap().names().is_err());
     }
 
     #[test]
