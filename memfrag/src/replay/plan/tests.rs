@@ -263,11 +263,11 @@ fn threads_without_anything_in_common_stay_abreast() {
     let (_, steps) = plan_of(&events, Touched::default(), Some(0));
     // The plan numbers threads as they appear.
     let mut order = Vec::new();
-    callers.iter().for_each(|thread| {
+    for thread in &callers {
         if !order.contains(thread) {
-            order.push(*thread)
+            order.push(*thread);
         }
-    });
+    }
     let main = order.iter().position(|&thread| thread == 0).unwrap();
     order.remove(main);
     order.insert(0, 0);
