@@ -127,6 +127,8 @@ export interface Modelled {
     impossible_events: number;
     requested_bytes: number;
     taken_bytes: number;
+    internal_fragmentation: number | null;
+    external_fragmentation: number | null;
     free_bytes: number;
     holes: number;
     largest_hole_bytes: number;
@@ -146,6 +148,8 @@ export interface RealHeap {
     resident_bytes: number | null;
     resident_at_ns: number | null;
     resident_bound_bytes: number;
+    internal_fragmentation: number | null;
+    external_fragmentation: number | null;
     free_bytes: number;
     holes: number;
     largest_hole_bytes: number;

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { test } from "node:test";
 import { at, open, ready } from "./browser.mjs";
-import { MEMFRAG, python, report, served } from "./memfrag.mjs";
+import { MEMFRAG, python, report, serve, served } from "./memfrag.mjs";
 import { burst, chrome, files, main, server, skip } from "./setting.mjs";
 
 const MS = 1e6;
@@ -35,6 +35,8 @@ function check(shown, expected) {
     assert.equal(shown["Taken by blocks"].model, expected.taken_bytes);
     assert.equal(shown["Footprint"].model, expected.final_footprint_bytes);
     assert.equal(shown["Peak footprint"].model, expected.peak_footprint_bytes);
+    assert.equal(shown["Internal fragmentation"].model, expected.internal_fragmentation);
+    assert.equal(shown["External fragmentation"].model, expected.external_fragmentation);
     assert.equal(shown["Free pieces"].model, expected.holes);
     assert.equal(shown["Largest hole"].model, expected.largest_hole_bytes);
     assert.equal(shown["Failed requests"].model, expected.failed);
@@ -122,6 +124,21 @@ test("a model beside a program that runs goes along with it, and ends where the 
     check(await figures(page, report(file).recording.duration_ns), outcome("best-fit", undefined, file));
     await close();
     await live.stop();
+});
+
+test("what blocks occupy of another allocator's heap is not known, and is not shown as nothing", { skip }, async () => {
+    const file = files.file("jemalloc.mfrag");
+    const words = ["trace", "--backend", "preload", "-q", "-o", file, "--", ...python("-c", "kept = [bytes(700) for n in range(20000)]")];
+    execFileSync(MEMFRAG, words, { env: { ...process.env, PYTHONMALLOC: "malloc", LD_PRELOAD: "libjemalloc.so.2" } });
+    const own = await serve(file);
+    const { page, close } = await open(chrome, own.url, { look: "tab=compare&beside=slabs" });
+    await page.locator(".as-of-model[data-behind='0']").waitFor();
+    const shown = await page.locator(".facts tbody tr", { hasText: "Internal fragmentation" }).locator("td[title]").evaluateAll((all) => all.map((cell) => cell.title));
+    assert.equal(main(report(file)).allocator.name, "jemalloc");
+    assert.equal(shown[0], "not known");
+    assert.ok(Number(shown[1]) > 0, shown[1]);
+    await close();
+    await own.stop();
 });
 
 test("the keyboard reaches a policy, and a link brings it back", { skip }, async () => {

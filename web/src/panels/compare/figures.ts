@@ -10,11 +10,6 @@ export interface Figure extends Entry {
     model: (model: Modelled) => number | null;
 }
 
-/** A part of a whole; null where there is none, or the two are of different moments and do not fit. */
-function share(part: number, whole: number): number | null {
-    return whole > 0 && part >= 0 && part <= whole ? part / whole : null;
-}
-
 export const FIGURES: readonly Figure[] = [
     {
         name: "Live", kind: "bytes", real: (one) => one.requested_bytes, model: (one) => one.requested_bytes,
@@ -48,11 +43,11 @@ export const FIGURES: readonly Figure[] = [
         formula: "pages that a live block touches × 4096", todo: "Where the real heap has far more than a policy, its survivors are scattered: see Blame.",
     },
     {
-        name: "Internal fragmentation", kind: "share", real: (one) => share(one.taken_bytes - one.requested_bytes, one.taken_bytes), model: (one) => share(one.taken_bytes - one.requested_bytes, one.taken_bytes),
-        what: "The share of what blocks occupy that nobody asked for: headers, padding, rounding to classes.", formula: "1 − live / taken by blocks", todo: "",
+        name: "Internal fragmentation", kind: "share", real: (one) => one.internal_fragmentation, model: (one) => one.internal_fragmentation,
+        what: "The share of what blocks occupy that nobody asked for: headers, padding, rounding to classes. Not known of a real heap that is not glibc's: how much its blocks occupy beyond what was asked for is its allocator's secret.", formula: "1 − live / taken by blocks", todo: "",
     },
     {
-        name: "External fragmentation", kind: "share", real: (one) => share(one.footprint_bytes - one.taken_bytes, one.footprint_bytes), model: (one) => share(one.final_footprint_bytes - one.taken_bytes, one.final_footprint_bytes),
+        name: "External fragmentation", kind: "share", real: (one) => one.external_fragmentation, model: (one) => one.external_fragmentation,
         what: "The share of the footprint that no live block occupies: holes, caches, what is free at the end.", formula: "1 − taken by blocks / footprint", todo: "",
     },
     {
