@@ -46,6 +46,8 @@ counters! {
     StackCut, "stacks whose outer frames are not known";
     /// A stack was not recorded: the table was full, or the thread was not on its own stack.
     StackLost, "stacks that are not known but for the caller";
+    /// A process told of code that it mapped, or of a program that it began, and there was no room for it.
+    MappingsLost, "changes of mapped code that found no room";
 }
 
 /// How many counters there are.

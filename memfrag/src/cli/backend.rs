@@ -145,6 +145,12 @@ fn ebpf(args: &TraceArgs, names: Names, program: Option<PathBuf>, sink: &mut dyn
     if let Some(reason) = capture.without_memory_events() {
         notes.push(format!("changes of mappings are not recorded: {reason}"));
     }
+    if let Some(reason) = capture.without_sideband() {
+        notes.push(format!(
+            "of processes that end within milliseconds neither allocator nor the files of call sites may be known: the \
+             kernel does not tell what they map: {reason}"
+        ));
+    }
     if std::io::stderr().is_terminal() && !args.quiet {
         let cost = memfrag::capture::ebpf::calibrate()?;
         notes.push(format!("a malloc and its free take about {:.1} µs longer here while traced", cost.pair() / 1000.0));

@@ -144,7 +144,15 @@ fn programs() -> Vec<Finding> {
                 None => good("mapping events", "mmap, munmap, mremap, brk, madvise are recorded"),
                 Some(reason) => bad("mapping events", reason, "the kernel needs CONFIG_FTRACE_SYSCALLS"),
             };
-            vec![good("BPF programs", "load and attach"), memory]
+            let sideband = match capture.without_sideband() {
+                None => good("short processes", "what they map is known however soon they end"),
+                Some(reason) => bad(
+                    "short processes",
+                    format!("perf_event_open: {reason}"),
+                    "what they map is read from /proc, so call sites of those that end at once have no names",
+                ),
+            };
+            vec![good("BPF programs", "load and attach"), memory, sideband]
         }
         Err(error) => {
             vec![bad("BPF programs", format!("{error:#}"), "the message above tells what the kernel refused")]

@@ -271,7 +271,14 @@ fn summarize(
             processes => format!("{processes} processes"),
         }
     ));
-    for counter in [Counter::Dropped, Counter::ThreadMapFull, Counter::Waited, Counter::StackCut, Counter::StackLost] {
+    for counter in [
+        Counter::Dropped,
+        Counter::ThreadMapFull,
+        Counter::Waited,
+        Counter::StackCut,
+        Counter::StackLost,
+        Counter::MappingsLost,
+    ] {
         let total = total(counters, counter);
         if total > 0 {
             say(&format!("{} {}", units::count(total), counter.describe()));

@@ -1,10 +1,9 @@
-//! What code processes have, and how to leave the frames of its functions.
+//! How to leave the frames of the functions that processes run.
 //!
-//! The files that a process runs are read through its mappings, once each, and only the part with their call frame
-//! information. What a process had mapped stays known when it has gone: its last stacks may still be in the ring.
+//! The files that a process has mapped are read once each, and only the part with their call frame information.
 
+use crate::target::file;
 use crate::target::maps::MapLine;
-use crate::target::{file, process};
 use memfrag_common::unwind::elf::{self, Segment};
 use memfrag_common::unwind::{Rule, cfi};
 use std::collections::HashMap;
@@ -20,22 +19,12 @@ const MOST_OF_ALL: usize = 512 << 20;
 /// Bytes of the header of the call frame information that tell where its entries begin.
 const HEADER_BEGIN: u64 = 16;
 
-/// The code of all processes.
+/// The call frame information of the files that processes have mapped.
 #[derive(Debug, Default)]
 pub(super) struct Code {
-    processes: HashMap<u32, Process>,
     files: HashMap<Key, Option<Rc<Information>>>,
     /// Bytes of all `files`.
     bytes: usize,
-}
-
-/// What a process has mapped that can run.
-#[derive(Clone, Debug, Default)]
-struct Process {
-    /// The number of its code when it was looked at, 0 when nobody asked then.
-    space: u64,
-    /// By address.
-    mappings: Rc<[MapLine]>,
 }
 
 /// Device and inode.
@@ -54,48 +43,9 @@ struct Information {
 }
 
 impl Code {
-    /// Looks at what a process has mapped now: it may end before anybody asks.
-    pub(super) fn look(&mut self, pid: u32) {
-        self.read(pid, 0);
-    }
-
-    /// The child begins with what its parent has.
-    pub(super) fn forked(&mut self, parent: u32, child: u32) {
-        if let Some(process) = self.processes.get(&parent) {
-            let process = Process { space: 0, ..process.clone() };
-            self.processes.insert(child, process);
-        }
-    }
-
-    /// The process has ended or become another program.
-    pub(super) fn gone(&mut self, pid: u32) {
-        self.processes.remove(&pid);
-    }
-
-    /// The rule for a call of the process that returns to `pc`, with its code as it is under this number.
-    pub(super) fn rule(&mut self, pid: u32, space: u64, pc: u64) -> Option<Rule> {
-        if self.processes.get(&pid).is_none_or(|process| process.space != space) {
-            self.read(pid, space);
-        }
-        let call = pc.checked_sub(1)?;
-        let process = self.processes.get(&pid)?;
-        let after = process.mappings.partition_point(|mapping| mapping.start <= call);
-        let mapping = process.mappings.get(after.checked_sub(1)?).filter(|mapping| call < mapping.end)?.clone();
-        self.information(pid, &mapping)?.rule(&mapping, pc)
-    }
-
-    /// A process that has gone keeps what was known of it.
-    fn read(&mut self, pid: u32, space: u64) {
-        match process::map(pid) {
-            Ok(lines) if !lines.is_empty() => {
-                let mappings = lines.into_iter().filter(|line| line.executable && line.inode != 0).collect();
-                self.processes.insert(pid, Process { space, mappings });
-            }
-            _ => {
-                // Asked once.
-                self.processes.entry(pid).or_default().space = space;
-            }
-        }
+    /// The rule for a call that returns to `pc`, and that lies in a mapping of the process.
+    pub(super) fn rule(&mut self, pid: u32, mapping: &MapLine, pc: u64) -> Option<Rule> {
+        self.information(pid, mapping)?.rule(mapping, pc)
     }
 
     fn information(&mut self, pid: u32, mapping: &MapLine) -> Option<Rc<Information>> {
@@ -186,21 +136,20 @@ mod tests {
     }
 
     #[test]
-    fn the_rules_of_a_process_are_found_through_its_mappings() {
-        let pc = the_rules_of_a_process_are_found_through_its_mappings as *const () as u64 + 1;
-        let mut code = Code::default();
+    fn rules_are_found_through_a_mapping() {
+        let pc = rules_are_found_through_a_mapping as *const () as u64 + 1;
         let own = std::process::id();
-        let rule = code.rule(own, 1, pc);
+        let lines = crate::target::process::map(own).expect("procfs is mounted");
+        let here = lines.iter().find(|line| (line.start..line.end).contains(&pc)).expect("this code is mapped");
+        let mut code = Code::default();
+        // By its path, as that of a process that has gone.
+        let rule = code.rule(u32::MAX, here, pc);
         assert!(matches!(rule, Some(Rule::Caller { .. })), "{rule:?}");
-        assert_eq!(code.rule(own, 1, 0x1000), None);
-        assert_eq!(code.rule(own, 1, 0), None);
-        // A child has what its parent has, though nobody can look at it any more.
-        let gone = u32::MAX;
-        assert_eq!(code.rule(gone, 2, pc), None);
-        code.forked(own, gone);
-        assert_eq!(code.rule(gone, 3, pc), rule);
-        code.gone(gone);
-        assert_eq!(code.rule(gone, 4, pc), None);
+        assert_eq!(Code::default().rule(own, here, pc), rule);
+        let elsewhere = MapLine { path: "/etc/passwd".into(), ..here.clone() };
+        assert_eq!(Code::default().rule(u32::MAX, &elsewhere, pc), None, "another file");
+        assert_eq!(Code::default().rule(own, &elsewhere, pc).is_some(), std::fs::read_link(here.link(own)).is_ok());
+        assert_eq!(code.rule(own, here, here.start), None);
     }
 
     #[test]

@@ -9,6 +9,9 @@
 //! | `calibrate` | what a probe costs on this machine |
 //! | `discover` | which files to probe for a process, a command or the machine |
 //! | `stacks` | whole stacks: what the programs tell of them, as the recording has it |
+//! | `sideband` | what processes tell the kernel of programs that begin and code that is mapped |
+//! | `images` | the program and the code of each process, as of the events that were read |
+//! | `notices` | what is to be said about processes, and between which events |
 //! | `code` | the call frame information of the files that processes run |
 //! | `messages` | what an object built for debugging has to say |
 //! | `tracefs` | where the kernel describes its tracepoints |
@@ -17,10 +20,13 @@ mod calibrate;
 mod capabilities;
 mod code;
 mod discover;
+mod images;
 mod links;
 mod messages;
 mod multi;
+mod notices;
 mod object;
+mod sideband;
 mod stacks;
 mod tracefs;
 
@@ -31,10 +37,10 @@ pub use links::kernel_release;
 pub use links::{Body, Point, Role};
 
 use super::{Capture, Counters, Sink, monotonic};
-use crate::target::{ProcessInfo, process};
 use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use discover::Discovery;
+use images::Images;
 use links::{Links, Programs};
 use memfrag_common::config::Scope;
 use memfrag_common::loss::{COUNTERS, Counter};
@@ -42,9 +48,10 @@ use memfrag_common::names::{self, Names, noted};
 use memfrag_common::told::Walking;
 use memfrag_common::{Event, Kind, Op, Record};
 use messages::Messages;
+use notices::Notices;
 use object::Loaded;
+use sideband::Sideband;
 use stacks::Stacks;
-use std::collections::{BTreeSet, HashSet};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::Duration;
@@ -57,9 +64,6 @@ const BATCH: usize = 4096;
 
 /// Events handed on by one call at most.
 const AT_ONCE: u64 = 1 << 20;
-
-/// `PROT_EXEC`: mappings with it change what call sites mean.
-const PROT_EXEC: u32 = 4;
 
 /// How to capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,8 +106,10 @@ pub struct EbpfCapture {
     callers: bool,
     links: Vec<Links>,
     discovery: Discovery,
-    /// Wait statuses that a parent has told, for exits that the probes could not tell.
-    statuses: std::collections::HashMap<u32, i32>,
+    notices: Notices,
+    images: Images,
+    /// Why the kernel does not tell what processes run, where it does not.
+    without_sideband: Option<String>,
     programs: Programs,
     ring: RingBuf<MapData>,
     counts: PerCpuArray<MapData, u64>,
@@ -118,12 +124,6 @@ pub struct EbpfCapture {
     started: u64,
     undecodable: u64,
     batch: Vec<Event>,
-    /// Processes that the sink knows.
-    introduced: HashSet<u32>,
-    /// What the programs in this batch are called, as the kernel named them when processes became them.
-    called: std::collections::HashMap<u32, String>,
-    /// Processes whose code mappings have changed in this batch.
-    remapped: BTreeSet<u32>,
 }
 
 impl std::fmt::Debug for EbpfCapture {
@@ -155,13 +155,19 @@ impl EbpfCapture {
             Walking::FramePointers => Some(Stacks::new(None)),
             Walking::Rules => Some(Stacks::new(Some(stacks::rules(loaded.take_map("WALK_RULES")?)?))),
         };
+        let (sideband, without_sideband) = match Sideband::open() {
+            Ok(sideband) => (Some(sideband), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
         Ok(Self {
             scope: options.scope,
             names: options.names,
             callers: options.callers,
             links: Vec::new(),
             discovery: Discovery::new(options.placing),
-            statuses: std::collections::HashMap::new(),
+            notices: Notices::new(options.scope),
+            images: Images::new(sideband),
+            without_sideband,
             programs,
             ring,
             counts,
@@ -174,15 +180,18 @@ impl EbpfCapture {
             started: monotonic(),
             undecodable: 0,
             batch: Vec::with_capacity(BATCH),
-            introduced: HashSet::new(),
-            called: std::collections::HashMap::new(),
-            remapped: BTreeSet::new(),
         })
     }
 
     /// Why mapping events and exit statuses are missing on this kernel, where they are.
     pub fn without_memory_events(&self) -> Option<&str> {
         self.loaded.without_memory_events.as_deref()
+    }
+
+    /// Why the kernel does not tell what processes run, where it does not. Then what it lets see of them in `/proc` is known,
+    /// as long as they are there.
+    pub fn without_sideband(&self) -> Option<&str> {
+        self.without_sideband.as_deref()
     }
 
     /// Whether all probes of a file share one link (kernel 6.10 and later).
@@ -217,9 +226,10 @@ impl EbpfCapture {
 
     /// Tells the sink what a process is that runs already; that is known from the beginning of the trace.
     pub fn introduce(&mut self, pid: u32, sink: &mut dyn Sink) {
-        self.introduced.insert(pid);
-        tell_process(0, pid, None, sink);
-        tell_mappings(0, pid, sink);
+        self.images.come_to(monotonic());
+        self.notices.introduce(pid, &mut self.images);
+        self.notices.last(0, &mut self.images);
+        self.notices.hand_on(&[], sink);
     }
 
     fn elapsed(&self) -> u64 {
@@ -249,11 +259,13 @@ impl EbpfCapture {
         while self.batch.len() < BATCH {
             let Some(bytes) = self.ring.next() else { break };
             if bytes.len() > Record::SIZE {
-                if self.stacks.as_mut().and_then(|stacks| stacks.take(&bytes)).is_none() {
+                let stacks = self.stacks.as_mut();
+                if stacks.and_then(|stacks| stacks.take(&bytes, &mut self.images)).is_none() {
                     self.undecodable += 1;
                 }
                 continue;
             }
+            let mut called = None;
             let event = Record::from_bytes(&bytes).and_then(|mut record| {
                 if let Some(stacks) = &mut self.stacks
                     && (record.kind == Kind::Alloc as u8 || record.kind == Kind::ReallocEnd as u8)
@@ -262,87 +274,38 @@ impl EbpfCapture {
                 }
                 if record.kind == Kind::Exec as u8 {
                     let name: Vec<u8> = names::bytes_of([record.addr, record.size]).collect();
-                    self.called.insert(record.pid, String::from_utf8_lossy(&name).into_owned());
+                    called = Some(String::from_utf8_lossy(&name).into_owned()).filter(|name| !name.is_empty());
                 }
                 if !self.callers && record.kind <= Kind::ReallocEnd as u8 {
                     record.site = 0;
                 }
+                self.images.come_to(record.time);
                 Event::decode(&record, record.time.saturating_sub(self.started))
             });
             match event {
-                Some(event) => {
-                    if let Some(stacks) = &mut self.stacks {
-                        stacks.follow(&event);
-                    }
+                Some(mut event) => {
+                    self.notices.before(&mut event, called, self.batch.len(), &mut self.images);
                     self.batch.push(event);
                 }
                 None => self.undecodable += 1,
             }
         }
+        self.notices.last(self.batch.len(), &mut self.images);
     }
 
-    /// Gives the batch to the sink, with what `/proc` says about processes that have just changed before and behind.
+    /// Gives the batch to the sink, with what is to be said about processes, and probes the code that is new.
     fn hand_on(&mut self, sink: &mut dyn Sink) {
-        let mut last = 0;
-        for event in &mut self.batch {
-            // A process of the whole machine shows by its first event; the others are introduced as they come.
-            if event.pid != last {
-                last = event.pid;
-                if self.introduced.insert(last) && !matches!(event.op, Op::Exec) {
-                    tell_process(event.time, last, None, sink);
-                    self.remapped.insert(last);
-                }
-            }
-            match &mut event.op {
-                Op::Exec => {
-                    tell_process(event.time, event.pid, self.called.get(&event.pid), sink);
-                    self.remapped.insert(event.pid);
-                }
-                // Of a process that alone is traced, the children are not.
-                Op::Fork { child, .. } if self.scope != Scope::Link => {
-                    self.introduced.insert(*child);
-                    tell_process(event.time, *child, None, sink);
-                    self.remapped.insert(*child);
-                }
-                Op::Mmap { protection, fd, .. } if *protection & PROT_EXEC != 0 && *fd >= 0 => {
-                    self.remapped.insert(event.pid);
-                }
-                Op::Exit { status } => {
-                    *status = self.statuses.remove(&event.pid).or(*status);
-                    self.introduced.remove(&event.pid);
-                    self.remapped.remove(&event.pid);
-                }
-                _ => {}
-            }
-        }
         if let Some(stacks) = &mut self.stacks {
             let fresh = stacks.fresh();
             if !fresh.is_empty() {
                 sink.stacks(&fresh);
             }
         }
-        sink.events(&self.batch);
-        self.called.clear();
-        for pid in std::mem::take(&mut self.remapped) {
-            tell_mappings(self.elapsed(), pid, sink);
+        self.notices.hand_on(&self.batch, sink);
+        for pid in self.notices.take_changed() {
             // A process that is gone by now has nothing left to probe.
             let _ = self.attach_process(pid);
         }
-    }
-}
-
-/// Tells the sink what a process is. Of one that is gone, only what it was `called` may be known.
-fn tell_process(time: u64, pid: u32, called: Option<&String>, sink: &mut dyn Sink) {
-    match (ProcessInfo::read(pid, time), called) {
-        (Ok(process), _) => sink.process(&process),
-        (Err(_), Some(name)) => sink.process(&ProcessInfo { time, pid, comm: name.clone(), ..ProcessInfo::default() }),
-        (Err(_), None) => {}
-    }
-}
-
-fn tell_mappings(time: u64, pid: u32, sink: &mut dyn Sink) {
-    if let Ok(mappings) = process::files(pid) {
-        sink.mappings(time, pid, &mappings);
     }
 }
 
@@ -355,11 +318,12 @@ impl Capture for EbpfCapture {
     fn poll(&mut self, sink: &mut dyn Sink, timeout: Duration) -> Result<u64> {
         self.wait(timeout);
         self.messages.print();
-        let mut total = 0;
+        let (mut total, now) = (0, monotonic());
         // What arrives meanwhile belongs to the next call: a fast target must not keep us here.
         while total < AT_ONCE {
             self.fill_batch();
             if self.batch.is_empty() {
+                self.images.sweep(now);
                 break;
             }
             total += self.batch.len() as u64;
@@ -396,6 +360,7 @@ impl Capture for EbpfCapture {
             }
         }
         counters[Counter::Dropped as usize] += self.undecodable;
+        counters[Counter::MappingsLost as usize] += self.images.lost();
         if let Some(stacks) = &self.stacks {
             counters[Counter::StackCut as usize] += stacks.cut;
             counters[Counter::StackLost as usize] += stacks.lost;
@@ -408,6 +373,6 @@ impl Capture for EbpfCapture {
     }
 
     fn exited(&mut self, pid: u32, status: i32) {
-        self.statuses.insert(pid, status);
+        self.notices.exited(pid, status);
     }
 }

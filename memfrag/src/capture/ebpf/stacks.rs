@@ -3,14 +3,13 @@
 //! What comes with a copy is walked here to its end, and the rules that it took go into the programs' map: the next walk
 //! by the same return addresses needs no copy.
 
-use super::PROT_EXEC;
 use super::code::Code;
+use super::images::Images;
 use anyhow::{Context, Result};
 use aya::maps::{HashMap as BpfMap, MapData};
 use memfrag_common::stacks::{Frame, NODES, UNKNOWN};
 use memfrag_common::told::{COPY, End, FRAMES, Header, NO_RULE, PAGE, Place, RULES, STACKS};
 use memfrag_common::unwind::{Memory, Registers, Rule, Step, step};
-use memfrag_common::{Event, Op};
 use std::collections::HashMap;
 
 /// The stacks of a trace.
@@ -44,23 +43,8 @@ impl Stacks {
         }
     }
 
-    /// Follows what code processes have. What comes behind the event in the ring is asked for after it.
-    pub(super) fn follow(&mut self, event: &Event) {
-        let Some(Rules { code, .. }) = &mut self.rules else { return };
-        match event.op {
-            Op::Mmap { protection, fd, .. } if protection & PROT_EXEC != 0 && fd >= 0 => code.look(event.pid),
-            Op::Fork { child, .. } => code.forked(event.pid, child),
-            Op::Exec => {
-                code.gone(event.pid);
-                code.look(event.pid);
-            }
-            Op::Exit { .. } => code.gone(event.pid),
-            _ => {}
-        }
-    }
-
     /// Takes a stack from the ring. `None` when it is none.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> Option<()> {
+    pub(super) fn take(&mut self, bytes: &[u8], images: &mut Images) -> Option<()> {
         let (header, frames, pages) = Header::read(bytes)?;
         let mut found: Vec<u64> = frames.as_chunks().0.iter().map(|&frame| u64::from_ne_bytes(frame)).collect();
         if found.len() > FRAMES {
@@ -68,7 +52,7 @@ impl Stacks {
         }
         let is_copy = header.number == COPY;
         let is_whole = if is_copy {
-            let is_whole = self.rules.as_mut()?.walk(&header, &mut found, pages);
+            let is_whole = self.rules.as_mut()?.walk(&header, &mut found, pages, images);
             self.cut += u64::from(!is_whole);
             is_whole
         } else {
@@ -162,12 +146,12 @@ impl Memory for Copied<'_> {
 
 impl Rules {
     /// Walks on from where the programs did not know how; tells whether it came to the outermost frame.
-    fn walk(&mut self, header: &Header, found: &mut Vec<u64>, pages: &[u8]) -> bool {
+    fn walk(&mut self, header: &Header, found: &mut Vec<u64>, pages: &[u8], images: &mut Images) -> bool {
         let memory = Copied { sp: header.at.sp, pages };
         let mut at: Registers = header.at;
         let mut asked = true;
         while found.len() < FRAMES {
-            let rule = self.rule(header, at.pc, asked);
+            let rule = self.rule(header, at.pc, asked, images);
             asked = false;
             found.push(at.pc);
             match rule.map(|rule| step(rule, at, &memory)) {
@@ -180,12 +164,14 @@ impl Rules {
     }
 
     /// The rule for a return address, which the programs are told if they do not know it.
-    fn rule(&mut self, header: &Header, pc: u64, asked: bool) -> Option<Rule> {
+    fn rule(&mut self, header: &Header, pc: u64, asked: bool, images: &mut Images) -> Option<Rule> {
         let place = Place { pc, space: header.space };
-        let (rule, is_new) = match self.known.get(&place) {
-            Some(&rule) => (rule, false),
-            None => (self.code.rule(header.pid, header.space, pc), true),
-        };
+        let known = self.known.get(&place).copied();
+        let is_new = known.is_none();
+        let rule = known.unwrap_or_else(|| {
+            let mapping = images.code(header.pid, header.space, pc.checked_sub(1)?)?;
+            self.code.rule(header.pid, &mapping, pc)
+        });
         // A rule that is too large for the programs is none.
         let rule = rule.filter(|rule| rule.pack().is_some());
         if is_new {
@@ -254,7 +240,7 @@ mod tests {
 
     #[test]
     fn what_nobody_told_is_lost_and_counted() {
-        let mut stacks = Stacks::new(None);
+        let (mut stacks, mut images) = (Stacks::new(None), Images::default());
         assert_eq!((stacks.number(1, 0), stacks.lost), (0, 0));
         assert_eq!((stacks.number(1, 5), stacks.number(1, COPY), stacks.lost), (0, 0, 2));
         let at = Registers { pc: 0, sp: 0, fp: 0 };
@@ -263,12 +249,12 @@ mod tests {
         let mut bytes: Vec<u8> = halves.iter().flat_map(|half| half.to_ne_bytes()).collect();
         bytes.resize(Header::SIZE, 0);
         bytes.extend(0x1234u64.to_ne_bytes());
-        assert_eq!(stacks.take(&bytes), Some(()));
+        assert_eq!(stacks.take(&bytes, &mut images), Some(()));
         assert_eq!((stacks.number(1, 5), stacks.lost), (1, 2));
         assert_eq!(stacks.fresh(), [Frame { number: 1, parent: 0, address: 0x1234 }]);
         // A copy where nobody walks by rules, and what is no stack at all.
         bytes[..4].copy_from_slice(&COPY.to_ne_bytes());
-        assert_eq!(stacks.take(&bytes), None);
-        assert_eq!(stacks.take(&bytes[..50]), None);
+        assert_eq!(stacks.take(&bytes, &mut images), None);
+        assert_eq!(stacks.take(&bytes[..50], &mut images), None);
     }
 }
