@@ -9,6 +9,7 @@ mod at_exit;
 mod attach;
 mod bad_input;
 mod blame;
+mod brief;
 mod browser;
 mod checkpoints;
 mod compare;
