@@ -75,7 +75,7 @@ fn programs_with_one_thread() -> Result<()> {
         ("perl", tool("perl", &["-e", PERL])?, 5_000),
         ("git", tool("git", &["-C", repository, "log", "-p", "-n", "20"])?, 1_000),
         ("cc1", cc1, 5_000),
-        ("awk", tool("awk", &[AWK])?, 5_000),
+        ("gawk", tool("gawk", &[AWK])?, 5_000),
         ("python3", python, 20_000),
     ];
     for (name, command, least) in programs {

@@ -45,6 +45,7 @@ const NEEDS: &[Need] = &[
     Need(PROGRAMS, Sign::Program("python3"), &["python3"]),
     Need(PROGRAMS, Sign::Program("git"), &["git"]),
     Need(PROGRAMS, Sign::Program("perl"), &["perl"]),
+    Need(PROGRAMS, Sign::Program("gawk"), &["gawk"]),
     Need(PROGRAMS, Sign::Program("node"), &["nodejs"]),
     Need(PROGRAMS, Sign::Program("setpriv"), &["util-linux"]),
     Need("tests on a 32-bit program", Sign::Package, &["gcc-multilib"]),
