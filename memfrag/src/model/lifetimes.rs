@@ -1,8 +1,8 @@
 //! How long the blocks of each call site live, learnt in a reading before the one that needs it.
 
-use super::policy::{BlockId, Caller, Contents, Counts, Footprint, Policy, Request};
+use super::listener::{Listener, Listening};
+use super::policy::{BlockId, Caller, Policy, Request};
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of a site by what happened to them.
@@ -28,9 +28,9 @@ struct Known {
 pub struct Lifetimes(Arc<Mutex<Known>>);
 
 impl Lifetimes {
-    /// What learns as it is driven over the events. It places nothing.
+    /// What learns as it hears the events. It places nothing.
     pub fn learner(&self) -> Box<dyn Policy> {
-        Box::new(Learner { known: self.clone(), blocks: Vec::new(), allocated: 0, live: 0 })
+        Listening::by(Learner { known: self.clone(), blocks: Vec::new(), allocated: 0, live: 0 })
     }
 
     /// The call sites, by return address, whose blocks live long.
@@ -64,12 +64,8 @@ struct Learner {
     live: u64,
 }
 
-impl Policy for Learner {
-    fn name(&self) -> &'static str {
-        "learner"
-    }
-
-    fn allocate(&mut self, caller: &Caller, block: BlockId, request: &Request, _observed: u64) -> Option<u64> {
+impl Listener for Learner {
+    fn allocated(&mut self, caller: &Caller, block: BlockId, request: &Request, _observed: u64) {
         if self.blocks.len() <= block.index() {
             self.blocks.resize(block.index() + 1, None);
         }
@@ -81,10 +77,9 @@ impl Policy for Learner {
         known.peak = known.peak.max(self.live);
         let of_site = known.sites.entry(caller.site).or_insert(Site { allocated: 0, freed: [0; 64] });
         of_site.allocated = of_site.allocated.saturating_add(size);
-        None
     }
 
-    fn free(&mut self, _caller: &Caller, block: BlockId) {
+    fn freed(&mut self, _caller: &Caller, block: BlockId) {
         let Some(born) = self.blocks.get_mut(block.index()).and_then(Option::take) else { return };
         self.live = self.live.saturating_sub(born.size);
         let age = (self.allocated - born.at).max(1).ilog2() as usize;
@@ -93,29 +88,13 @@ impl Policy for Learner {
         }
     }
 
-    fn reallocate(&mut self, caller: &Caller, block: BlockId, request: &Request, observed: u64) -> Option<u64> {
-        self.free(caller, block);
-        self.allocate(caller, block, request, observed)
+    fn resized(&mut self, caller: &Caller, block: BlockId, request: &Request, observed: u64) {
+        self.freed(caller, block);
+        self.allocated(caller, block, request, observed);
     }
 
-    fn footprint(&self) -> Footprint {
-        Footprint::default()
-    }
-
-    fn contents(&self) -> Contents {
-        Contents::default()
-    }
-
-    fn counts(&self) -> Counts {
-        Counts::default()
-    }
-
-    fn place_of(&self, _block: BlockId) -> Option<Range<u64>> {
-        None
-    }
-
-    fn fork(&self) -> Box<dyn Policy> {
-        Box::new(self.clone())
+    fn fork(&self) -> Option<Self> {
+        Some(self.clone())
     }
 }
 

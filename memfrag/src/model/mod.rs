@@ -7,6 +7,7 @@
 //! | module | job |
 //! |---|---|
 //! | `policy` | the trait: what a policy is asked, what it answers |
+//! | `listener` | the trait of those that hear the same and place nothing |
 //! | `heap` | one heap's events as requests; what a complete stream would not have shown |
 //! | `live` | the live blocks by address |
 //! | `classic` | first, best and next fit, buddies, slabs, pages by class, compaction, lifetimes apart |
@@ -20,6 +21,7 @@ mod choice;
 mod classic;
 mod heap;
 mod lifetimes;
+mod listener;
 mod live;
 mod policy;
 pub mod ptmalloc;
@@ -30,6 +32,7 @@ pub use choice::{CHOICES, Choice, Setting};
 pub use classic::{CLASSICS, Classic};
 pub use heap::{ModelHeap, Oddities};
 pub use lifetimes::Lifetimes;
+pub use listener::{Listener, Listening};
 pub use policy::{BlockId, Caller, Contents, Counts, Fact, Footprint, MallInfo, Policy, Request, Step};
 pub use ptmalloc::Ptmalloc;
 pub use recipe::Recipe;

@@ -3,9 +3,9 @@
 use super::choose::{Candidate, candidates};
 use super::compact::{self, Compact};
 use super::data::DataFile;
-use super::plan::{Apart, Planned, Planner};
+use super::plan::{Planned, Planner};
 use super::survey::Survey;
-use crate::model::{Models, Policy};
+use crate::model::{Listener, Listening, Models, Policy};
 use crate::recording::{Item, Reader, RecordingError};
 use crate::target::{MemorySample, Residency};
 use memfrag_common::Event;
@@ -165,18 +165,19 @@ struct Following<'a> {
 }
 
 impl Following<'_> {
-    /// Passes the requests of the heap on to a policy, and what was seen of its process's memory to `take`, each where it
+    /// Passes the requests of the heap on to a listener, and what was seen of its process's memory to `take`, each where it
     /// belongs by its time: events come into a recording a little later than what is read at the same moment. Returns
     /// the time that the recording has come to.
-    fn follow<P: Policy + Clone + 'static>(&mut self, policy: &P, mut take: impl FnMut(&Look)) -> u64 {
+    fn follow<L: Listener + Clone>(&mut self, listener: &L, mut take: impl FnMut(&Look)) -> u64 {
         let last = self.until.unwrap_or(u64::MAX);
         // How many programs the process has begun, as the heaps are made for them.
         let begun = Arc::new(AtomicU64::new(0));
         let mut models = Models::new({
-            let (policy, begun, pid, execs) = (policy.clone(), Arc::clone(&begun), self.chosen.pid, self.chosen.execs);
+            let (listener, begun, pid, execs) =
+                (listener.clone(), Arc::clone(&begun), self.chosen.pid, self.chosen.execs);
             Box::new(move |of| -> Vec<Box<dyn Policy>> {
                 let is_it = of == pid && begun.fetch_add(1, Relaxed) == execs;
-                vec![if is_it { Box::new(policy.clone()) } else { Box::new(Apart) }]
+                vec![if is_it { Listening::by(listener.clone()) } else { Listening::<L>::by_nobody() }]
             })
         });
         let mut items = self.until.map_or_else(|| self.reader.items(), |until| self.reader.items_until(until));

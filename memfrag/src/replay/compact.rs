@@ -75,7 +75,7 @@ pub(super) fn plan(mut live: Vec<Live>, touched: &Touched, compact: Compact, ste
 mod tests {
     use super::super::survey::Survey;
     use super::*;
-    use crate::model::ModelHeap;
+    use crate::model::{Listening, ModelHeap};
     use memfrag_common::{Event, Op};
 
     #[derive(Default)]
@@ -90,7 +90,7 @@ mod tests {
     /// Sizes in the order of their allocation, and how many blocks were left out.
     fn sizes(compact: Compact) -> (Vec<u64>, u64) {
         let survey = Survey::default();
-        let mut heap = ModelHeap::new(vec![Box::new(survey.clone())]);
+        let mut heap = ModelHeap::new(vec![Listening::by(survey.clone())]);
         for (time, addr, size) in [(1, 0x3000, 30), (2, 0x1000, 40), (3, 0x2000, 20), (4, 0x4000, 99)] {
             let op = Op::Alloc { function: Function::Malloc, align_log2: 0, addr, size, site: 1, stack: 0 };
             heap.apply(&Event { time, pid: 1, tid: 1, op });

@@ -4,7 +4,7 @@ mod strides;
 
 use super::survey::{Kinds, Touched, in_use};
 use crate::glibc::Layout;
-use crate::model::{BlockId, Caller, Contents, Counts, Fact, Footprint, Policy, Request};
+use crate::model::{BlockId, Caller, Fact, Listener, Request};
 use crate::target::MemorySample;
 use memfrag_common::Function;
 use std::collections::HashMap;
@@ -453,7 +453,7 @@ fn running(by_id: &HashMap<u32, u32>, threads: &[Thread]) -> Vec<Done> {
     running
 }
 
-/// A plan in the making, as a policy that the requests of one heap are passed on to.
+/// A plan in the making, which listens to the requests of one heap. The child of a fork is another program's matter.
 #[derive(Debug)]
 pub struct Planner<S>(Arc<Mutex<Plan<S>>>);
 
@@ -497,21 +497,16 @@ impl<S: Steps> Planner<S> {
     }
 }
 
-impl<S: Steps + std::fmt::Debug + 'static> Policy for Planner<S> {
-    fn name(&self) -> &'static str {
-        "plan"
-    }
-
-    fn allocate(&mut self, caller: &Caller, block: BlockId, request: &Request, _observed: u64) -> Option<u64> {
+impl<S: Steps + std::fmt::Debug + 'static> Listener for Planner<S> {
+    fn allocated(&mut self, caller: &Caller, block: BlockId, request: &Request, _observed: u64) {
         let mut plan = self.plan();
         let thread = plan.caller(caller);
         plan.touch(thread, caller, request.size);
         let place = plan.allocate(thread, request);
         plan.put(block, place);
-        None
     }
 
-    fn free(&mut self, caller: &Caller, block: BlockId) {
+    fn freed(&mut self, caller: &Caller, block: BlockId) {
         let mut plan = self.plan();
         if let Some(place) = plan.take(block) {
             let thread = plan.caller(caller);
@@ -519,7 +514,7 @@ impl<S: Steps + std::fmt::Debug + 'static> Policy for Planner<S> {
         }
     }
 
-    fn reallocate(&mut self, caller: &Caller, block: BlockId, request: &Request, _observed: u64) -> Option<u64> {
+    fn resized(&mut self, caller: &Caller, block: BlockId, request: &Request, _observed: u64) {
         let mut plan = self.plan();
         let thread = plan.caller(caller);
         plan.touch(thread, caller, request.size);
@@ -528,73 +523,10 @@ impl<S: Steps + std::fmt::Debug + 'static> Policy for Planner<S> {
             None => plan.allocate(thread, request),
         };
         plan.put(block, place);
-        None
     }
 
-    fn learn(&mut self, caller: &Caller, fact: Fact<'_>) {
+    fn learned(&mut self, caller: &Caller, fact: Fact<'_>) {
         self.plan().learn(caller, fact);
-    }
-
-    /// A plan has no addresses: nothing.
-    fn footprint(&self) -> Footprint {
-        Footprint::default()
-    }
-
-    fn contents(&self) -> Contents {
-        Contents::default()
-    }
-
-    fn counts(&self) -> Counts {
-        Counts::default()
-    }
-
-    fn place_of(&self, _block: BlockId) -> Option<std::ops::Range<u64>> {
-        None
-    }
-
-    /// The child of a fork is another program's matter.
-    fn fork(&self) -> Box<dyn Policy> {
-        Box::new(Apart)
-    }
-}
-
-/// A heap that is not planned.
-#[derive(Debug)]
-pub(super) struct Apart;
-
-impl Policy for Apart {
-    fn name(&self) -> &'static str {
-        "apart"
-    }
-
-    fn allocate(&mut self, _: &Caller, _: BlockId, _: &Request, _: u64) -> Option<u64> {
-        None
-    }
-
-    fn free(&mut self, _: &Caller, _: BlockId) {}
-
-    fn reallocate(&mut self, _: &Caller, _: BlockId, _: &Request, _: u64) -> Option<u64> {
-        None
-    }
-
-    fn footprint(&self) -> Footprint {
-        Footprint::default()
-    }
-
-    fn contents(&self) -> Contents {
-        Contents::default()
-    }
-
-    fn counts(&self) -> Counts {
-        Counts::default()
-    }
-
-    fn place_of(&self, _: BlockId) -> Option<std::ops::Range<u64>> {
-        None
-    }
-
-    fn fork(&self) -> Box<dyn Policy> {
-        Box::new(Self)
     }
 }
 

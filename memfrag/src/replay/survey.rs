@@ -1,9 +1,8 @@
 //! What is live, and how much of each block was seen resident: asked before a plan is made, or instead of one.
 
-use super::plan::Apart;
 use crate::analysis::ResidentPages;
 use crate::glibc::layout::{ChunkKind, HEADER, Layout, Segment};
-use crate::model::{BlockId, Caller, Contents, Counts, Fact, Footprint, Policy, Request};
+use crate::model::{BlockId, Caller, Fact, Listener, Request};
 use crate::target::Residency;
 use crate::target::residency::{PAGE, RegionKind};
 use memfrag_common::Function;
@@ -201,31 +200,25 @@ impl Live {
     }
 }
 
-impl Policy for Survey {
-    fn name(&self) -> &'static str {
-        "survey"
-    }
-
-    fn allocate(&mut self, caller: &Caller, block: BlockId, request: &Request, observed: u64) -> Option<u64> {
+impl Listener for Survey {
+    fn allocated(&mut self, caller: &Caller, block: BlockId, request: &Request, observed: u64) {
         self.taken().put(block, caller, request, observed);
-        None
     }
 
-    fn free(&mut self, _: &Caller, block: BlockId) {
+    fn freed(&mut self, _: &Caller, block: BlockId) {
         if let Some(place) = self.taken().live.get_mut(block.index()) {
             *place = None;
         }
     }
 
-    fn reallocate(&mut self, caller: &Caller, block: BlockId, request: &Request, observed: u64) -> Option<u64> {
+    fn resized(&mut self, caller: &Caller, block: BlockId, request: &Request, observed: u64) {
         let mut taken = self.taken();
         // It stays aligned by luck alone, and a call of this name gives a block where there was none.
         let request = Request { align_log2: 0, function: Function::Malloc, ..*request };
         taken.put(block, caller, &request, observed);
-        None
     }
 
-    fn learn(&mut self, _: &Caller, fact: Fact<'_>) {
+    fn learned(&mut self, _: &Caller, fact: Fact<'_>) {
         let mut taken = self.taken();
         match fact {
             Fact::UnknownFree(address) | Fact::UnknownRealloc(address) => {
@@ -238,33 +231,12 @@ impl Policy for Survey {
             _ => {}
         }
     }
-
-    /// It places nothing: nothing.
-    fn footprint(&self) -> Footprint {
-        Footprint::default()
-    }
-
-    fn contents(&self) -> Contents {
-        Contents::default()
-    }
-
-    fn counts(&self) -> Counts {
-        Counts::default()
-    }
-
-    fn place_of(&self, _: BlockId) -> Option<Range<u64>> {
-        None
-    }
-
-    fn fork(&self) -> Box<dyn Policy> {
-        Box::new(Apart)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ModelHeap;
+    use crate::model::{Listening, ModelHeap};
     use crate::target::residency::Region;
     use memfrag_common::{Event, Op};
 
@@ -294,7 +266,7 @@ mod tests {
     #[test]
     fn blocks_are_written_to_as_far_as_they_were_resident() {
         let survey = Survey::default();
-        let mut heap = ModelHeap::new(vec![Box::new(survey.clone())]);
+        let mut heap = ModelHeap::new(vec![Listening::by(survey.clone())]);
         let blocks = [
             (0x10_0000, 4 * PAGE, 1), // one page of four
             (0x10_4000, 100, 2),      // all
@@ -325,7 +297,7 @@ mod tests {
     #[test]
     fn the_look_that_saw_most_counts() {
         let survey = Survey::default();
-        let mut heap = ModelHeap::new(vec![Box::new(survey.clone())]);
+        let mut heap = ModelHeap::new(vec![Listening::by(survey.clone())]);
         heap.apply(&alloc(5, 0x10_0000, 100, 1));
         heap.apply(&alloc(5, 0x10_8000, 4 * PAGE, 1));
         survey.look(&look(std::slice::from_ref(&(0x10_8000..0x10_9000))));

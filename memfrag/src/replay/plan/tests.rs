@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::ModelHeap;
+use crate::model::{Listening, ModelHeap};
 use memfrag_common::{Event, Op};
 use proptest::prelude::*;
 use std::collections::HashSet;
@@ -40,7 +40,7 @@ fn plan(events: &[Option<Event>]) -> (Planned, Vec<Vec<Step>>) {
 /// The same with blocks written to in part, and an end.
 fn plan_of(events: &[Option<Event>], touched: Touched, end: Option<u64>) -> (Planned, Vec<Vec<Step>>) {
     let planner = Planner::new(PID, touched, Kept::default());
-    let mut heap = ModelHeap::new(vec![Box::new(planner.clone())]);
+    let mut heap = ModelHeap::new(vec![Listening::by(planner.clone())]);
     for event in events {
         match event {
             Some(event) => heap.apply(event),
