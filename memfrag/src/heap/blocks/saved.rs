@@ -1,6 +1,7 @@
 //! Live blocks as a checkpoint holds them: in columns, and of two sets that share much only what differs.
 
-use super::{Block, Blocks, MAX_SIZE, Region, SPAN_BITS, Slots};
+use super::region::{Region, Slots};
+use super::{Block, Blocks, MAX_SIZE, SPAN_BITS};
 use crate::heap::OriginId;
 use crate::recording::{Input, Saved, put, saved};
 use std::collections::BTreeSet;
