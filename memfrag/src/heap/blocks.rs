@@ -11,6 +11,12 @@
 //!
 //! A block costs 24 bytes divided by its table's load, which lies between 1/2 and 3/4: 32 to 48 bytes. Beyond that load
 //! the clusters of linear probing grow faster than the memory shrinks.
+//!
+//! | module | job |
+//! |---|---|
+//! | `region` | the table of one region |
+//! | `by_address` | all blocks in order |
+//! | `saved` | blocks as bytes of a checkpoint |
 
 use super::directory::Directory;
 use super::origin::OriginId;

@@ -110,10 +110,15 @@ impl PreloadSession {
 
     /// Hands on everything up to the watermark.
     fn release(&mut self, watermark: u64, sink: &mut dyn Sink) {
-        while let Some(index) = self.images.iter().position(|image| !image.announced && image.born <= watermark) {
+        let next = |images: &[Image]| images.iter().position(|image| !image.announced && image.born <= watermark);
+        while let Some(index) = next(&self.images) {
             let born = self.images[index].born;
             self.release_records(born.saturating_sub(1), u64::MAX, sink);
-            self.announce(index, sink);
+            // An image whose place it takes is read to the end by now: its threads end before those of the new one begin.
+            self.retire(sink);
+            if let Some(index) = next(&self.images) {
+                self.announce(index, sink);
+            }
         }
         self.release_records(watermark, self.share(), sink);
     }
