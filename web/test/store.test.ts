@@ -1,10 +1,10 @@
 // The store against a server that is played: what is asked of it after each message, and what the page then knows.
 import assert from "node:assert/strict";
-import { afterEach, test } from "node:test";
+import { afterEach, mock, test } from "node:test";
 import type { ClientMessage, Process, ServerMessage, Source } from "../src/protocol";
 import { NOTHING, type Look } from "../src/store/permalink";
 import { keepBeside } from "../src/store/beside";
-import { connect, cursor, speed, watch } from "../src/store/server";
+import { connect, cursor, speed, watch, watchSource } from "../src/store/server";
 import { connection, dismiss, forget, largest, live, model, note, notes, policies, process, processes, receive, source, status } from "../src/store/session";
 import { beside, tab } from "../src/store/view";
 import { Client } from "../src/worker/client";
@@ -65,6 +65,30 @@ test("the process that holds most is looked at first", () => {
     watch(0, 1);
     server.say({ type: "processes", source: 0, processes: [one(1, 1), one(4, 900)] });
     assert.equal(server.sent.length, 3, "nor that of one that was chosen");
+});
+
+test("a source that was just chosen is not left for the first, whatever is still under way", () => {
+    mock.timers.enable({ apis: ["setTimeout"] });
+    const server = new Played();
+    server.say(hello(from(0)));
+    server.say({ type: "processes", source: 0, processes: [one(1, 10)] });
+    watchSource(1);
+    server.say(state(1, "live"));
+    mock.timers.tick(10_000);
+    assert.deepEqual(server.sent, [{ type: "watch", source: 0, pid: 1 }, { type: "watch", source: 1, pid: 0 }]);
+    assert.equal(process.value, null);
+    server.say({ type: "processes", source: 1, processes: [one(7, 10)] });
+    assert.deepEqual(server.sent.slice(2), [{ type: "watch", source: 1, pid: 7 }]);
+    mock.timers.reset();
+});
+
+test("a server that tells no processes is asked for any", () => {
+    mock.timers.enable({ apis: ["setTimeout"] });
+    const server = new Played();
+    server.say(hello(from(0)));
+    mock.timers.tick(10_000);
+    assert.deepEqual(server.sent, [{ type: "watch", source: 0, pid: 0 }]);
+    mock.timers.reset();
 });
 
 test("a link decides over source, process and moment, as far as these are there", () => {

@@ -85,7 +85,7 @@ function take(message: ServerMessage): void {
     receive(message);
     if (message.type === "sources") leave(message.sources.map((one) => one.source));
     if (message.type === "processes") choose(message.source, message.processes);
-    if (message.type === "status" && !watched.value && message.pid !== ANY) watched.value = { source: message.source, pid: message.pid };
+    if (message.type === "status" && !watched.value && message.pid !== ANY && isWanted(message.source)) watched.value = { source: message.source, pid: message.pid };
 }
 
 /** After a greeting: the source of the link when the server has it, else the first. Its process may have to be learned. */
@@ -99,7 +99,12 @@ function greet(known: number[]): void {
     watched.value = null;
     if (pid !== undefined) return show(source, pid, wanted.at);
     // A server that does not tell its processes by itself does when it is asked for any.
-    setTimeout(() => { if (watched.value === null) link.value?.watch(source, ANY); }, PATIENCE);
+    setTimeout(() => { if (watched.value === null && isWanted(source)) link.value?.watch(source, ANY); }, PATIENCE);
+}
+
+/** Whether a source is still to be looked at: another one may have been chosen since, whose processes are yet to be learned. */
+function isWanted(source: number): boolean {
+    return wanted.source === null || wanted.source === source;
 }
 
 /** What is watched was removed: back to the first. */
@@ -111,7 +116,7 @@ function leave(known: number[]): void {
 
 /** Once the processes of a source are known: the one that is wanted, else the one that holds most. */
 function choose(source: number, list: Process[]): void {
-    if (wanted.source !== null && wanted.source !== source) return;
+    if (!isWanted(source)) return;
     const now = watched.value;
     const there = now?.source === source && list.some((one) => one.pid === now.pid);
     if (there && !free) return;
