@@ -333,7 +333,9 @@ fn begin(thread: &Thread) -> Option<u64> {
     if !usable || session.active.load(Relaxed) == 0 {
         return None;
     }
-    if !forked && (LEFT_OUT.load(Relaxed) != 0 || !session.names().record(text::comm())) {
+    // A forked child is called what its parent is.
+    let comm = if forked { [0; 2] } else { text::comm() };
+    if !forked && (LEFT_OUT.load(Relaxed) != 0 || !session.names().record(comm)) {
         LEFT_OUT.store(1, Relaxed);
         return None;
     }
@@ -362,6 +364,7 @@ fn begin(thread: &Thread) -> Option<u64> {
     let origin = if forked { Origin::Fork } else { Origin::Exec };
     header.origin.store(origin as u32, Relaxed);
     header.born.store(born, Relaxed);
+    header.comm.iter().zip(comm).for_each(|(place, word)| place.store(word, Relaxed));
     // SAFETY: the file was just made, as long as `chunk_bytes` says, and nobody else knows it.
     unsafe { text::write(header, base, forked) };
     header.magic.store(MAGIC, Release);

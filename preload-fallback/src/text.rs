@@ -17,7 +17,6 @@ pub(crate) unsafe fn write(header: &ProcessHeader, base: *mut u8, forked: bool) 
     if forked {
         return;
     }
-    header.comm.iter().zip(comm()).for_each(|(place, word)| place.store(word, Relaxed));
     // SAFETY: inside the mapping.
     let text = unsafe { base.add(TEXT_OFFSET) };
     let mut used = 0;
