@@ -4,7 +4,7 @@ use super::region::Slot;
 use super::{Block, REGION_BITS, SPAN_BITS, Span};
 use std::ops::RangeInclusive;
 
-/// Blocks in order of their addresses; see [`Blocks::by_address`].
+/// Blocks in order of their addresses; see [`by_address`](super::Blocks::by_address).
 #[derive(Debug)]
 pub struct ByAddress<'a> {
     within: RangeInclusive<u64>,
