@@ -1,7 +1,7 @@
 //! The one wire format of memfrag: what the BPF programs and the preload library write and the daemon reads.
 //!
-//! Both capture backends emit the same [`Record`], a fixed layout of 48 bytes; the daemon decodes it once
-//! into an [`Event`]. The crate allocates nothing, does no I/O and knows no serialisation framework.
+//! Both capture backends emit the same [`Record`], a fixed layout of 48 bytes, which the preload library's rings hold
+//! [`packed`]; the daemon decodes it once into an [`Event`]. The crate allocates nothing, does no I/O and knows no serialisation framework.
 //!
 //! | module | what both sides must agree on |
 //! |---|---|
@@ -9,6 +9,7 @@
 //! | [`record`] | the layout of a record and its constructors |
 //! | [`event`] | what a record means, decoded |
 //! | [`config`] | what the loader tells the BPF programs |
+//! | [`packed`] | a record in half a cache line |
 //! | [`ring`] | the preload library's ring: slots in shared memory, one producer, one consumer |
 //! | [`session`] | the other shared memory of a preload session |
 //! | [`stacks`] | the table of a session's stacks, in shared memory |
@@ -26,6 +27,8 @@ pub mod event;
 pub mod function;
 pub mod loss;
 pub mod names;
+#[cfg(not(target_arch = "bpf"))]
+pub mod packed;
 #[cfg(not(target_arch = "bpf"))]
 pub mod prefetch;
 pub mod record;

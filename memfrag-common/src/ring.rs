@@ -1,6 +1,6 @@
 //! The ring through which one thread of a traced program hands its records to the daemon.
 //!
-//! One producer, one consumer, an array of 48-byte slots in shared memory. The producer is a thread that may be
+//! One producer, one consumer, an array of slots in shared memory, each a [packed](crate::packed) record. The producer is a thread that may be
 //! interrupted at any instruction by a signal handler that itself allocates, may be left for good by a `longjmp` out
 //! of such a handler, and may be killed; the consumer is another process.
 //!
@@ -37,7 +37,6 @@
 //! beginning of the *previous* pass; a ring seen stamping has published all that are below its last stamp, and may
 //! still publish one equal to it. The least of these is the watermark: no record at or below it can arrive any more.
 
-use crate::record::Record;
 use core::cell::Cell;
 use core::ptr;
 #[cfg(not(loom))]
@@ -51,8 +50,7 @@ use loom::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
-/// Words of a record.
-pub const WORDS: usize = Record::SIZE / 8;
+use crate::packed::WORDS;
 
 /// In `state`: a stamp is being taken; nothing is staged.
 pub const STAMPING: u64 = 1;
@@ -61,10 +59,13 @@ pub const STAGED: u64 = 2;
 
 /// One record's place, as words that both sides read and write atomically.
 #[derive(Debug, Default)]
-#[repr(C)]
+#[repr(C, align(32))]
 pub struct Slot {
     words: [AtomicU64; WORDS],
 }
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Slot>() == 32);
 
 impl Slot {
     /// The words as they are now: whole only between the commit and the release of the slot.
@@ -170,7 +171,7 @@ pub struct Producer {
 }
 
 /// How many slots ahead the producer sends for memory.
-const AHEAD: u64 = 12;
+const AHEAD: u64 = 18;
 
 /// A staged record has no place yet.
 const OPEN: u64 = u64::MAX;

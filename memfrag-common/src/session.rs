@@ -16,7 +16,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 pub const MAGIC: u64 = u64::from_le_bytes(*b"memfragS");
 
 /// Version of the layout. Library and daemon are always of one build; this catches a library left in the environment.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The library's file name in the session's directory.
 pub const LIBRARY: &str = "libmemfrag_preload.so";

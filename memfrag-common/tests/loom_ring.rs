@@ -7,7 +7,8 @@
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering::*, fence};
 use loom::thread;
-use memfrag_common::ring::{Producer, RingHeader, Slot, WORDS};
+use memfrag_common::packed::WORDS;
+use memfrag_common::ring::{Producer, RingHeader, Slot};
 
 struct Shared {
     header: RingHeader,

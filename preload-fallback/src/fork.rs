@@ -45,7 +45,7 @@ fn around(entry: Entry, real: *mut c_void) -> c_int {
     }
     thread.held.set(false);
     if child > 0 {
-        record::held(thread, entry.frame(), Kind::Fork, u64::from(child.cast_unsigned()), 0, at);
+        record::held(thread, entry.frame(), Kind::Fork, u64::from(child.cast_unsigned()), at);
     }
     thread.ring.let_go(before);
     child

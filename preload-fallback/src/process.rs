@@ -99,7 +99,7 @@ pub(crate) fn stamp_of(thread: &Thread, alone: bool) -> u64 {
 /// Whether a record of a block needs no order towards those of other threads.
 #[inline(always)]
 pub(crate) fn alone_with(thread: &Thread, block: u64) -> bool {
-    alone() || touched::again(block, (thread.ids.get() >> 32) as u32)
+    alone() || touched::again(block, thread.tid.get())
 }
 
 /// The stamp of a fork that begins now. What any thread does from here on gets a later one.
@@ -231,7 +231,7 @@ fn attach_quietly(thread: &Thread) -> bool {
     let attached = epoch != OFF && take_ring(thread, state);
     if attached {
         if begins {
-            record::plain(thread, 8, Kind::Brk, segment::first() as u64, 0, thread.ids.get());
+            record::plain(thread, 8, Kind::Brk, segment::first() as u64);
         }
         thread.key.store(epoch + 1, Release);
     }
@@ -436,7 +436,7 @@ fn take_ring(thread: &Thread, state: &State) -> bool {
             }
         }
         if owner.compare_exchange(old, u64::from(tid), Ordering::AcqRel, Relaxed).is_ok() {
-            take(thread, header, slots, pid, tid, old as u32);
+            take(thread, header, slots, tid, old as u32);
             return true;
         }
     }
@@ -459,12 +459,11 @@ fn take_ring(thread: &Thread, state: &State) -> bool {
     owner.owner.store(u64::from(tid), Release);
     // Before the first stamp: a daemon that does not see the ring knows that nothing in it is older.
     process.rings.store(rings + 1, Release);
-    take(thread, header, slots, pid, tid, 0);
+    take(thread, header, slots, tid, 0);
     true
 }
 
-fn take(thread: &Thread, header: *const RingHeader, slots: *const Slot, pid: u32, tid: u32, old: u32) {
-    let ids = |tid: u32| u64::from(pid) | u64::from(tid) << 32;
+fn take(thread: &Thread, header: *const RingHeader, slots: *const Slot, tid: u32, old: u32) {
     if old != 0 || self::header().is_none_or(|process| process.rings.load(Relaxed) != 1) {
         ALONE.store((&raw const NEVER_ALONE).cast_mut(), Release);
     }
@@ -472,15 +471,15 @@ fn take(thread: &Thread, header: *const RingHeader, slots: *const Slot, pid: u32
     unsafe { thread.ring.attach(header, slots, u64::from(RING_SLOTS.load(Relaxed))) };
     // SAFETY: a ring has a page-aligned place for this before its slots, all zero at first.
     unsafe { thread.stack.attach(header.cast::<u8>().wrapping_add(WALK_OFFSET).cast()) };
-    thread.ids.set(ids(tid));
+    thread.tid.set(tid);
     thread.held.set(false);
     thread.impatient.set(false);
     thread.stamps_left.set(0);
     // Signals are blocked, so any frame will do.
     if old != 0 {
-        record::plain(thread, 8, Kind::ThreadExit, 0, 0, ids(old));
+        record::plain(thread, 8, Kind::ThreadExit, 0);
     }
-    record::plain(thread, 8, Kind::ThreadStart, 0, 0, ids(tid));
+    record::plain(thread, 8, Kind::ThreadStart, 0);
 }
 
 /// How a wait for room ended.

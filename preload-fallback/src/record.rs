@@ -7,9 +7,10 @@ use crate::x86_64::{self, THREAD_BYTES};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use memfrag_common::loss::Counter;
-use memfrag_common::ring::{Producer, Refused, Uninterrupted, WORDS};
+use memfrag_common::packed::{WORDS, pack};
+use memfrag_common::ring::{Producer, Refused, Uninterrupted};
 use memfrag_common::unwind::Registers;
-use memfrag_common::{Function, Kind};
+use memfrag_common::{Function, Kind, Record};
 
 /// A thread's own state. All zero bytes are a valid value: the thread has no ring yet.
 #[derive(Debug, Default)]
@@ -17,8 +18,8 @@ use memfrag_common::{Function, Kind};
 pub(crate) struct Thread {
     /// The process state's epoch plus one, where the ring is this thread's in this process.
     pub(crate) key: AtomicU64,
-    /// Process id, thread id above it, as a record has them.
-    pub(crate) ids: Cell<u64>,
+    /// The thread's id.
+    pub(crate) tid: Cell<u32>,
     /// The thread is in `fork`, and holds its ring there.
     pub(crate) held: Cell<bool>,
     /// The last wait for room was in vain: the next are short.
@@ -76,12 +77,6 @@ pub(crate) struct Call {
     pub(crate) size: u64,
 }
 
-/// The last word of a record.
-#[inline(always)]
-const fn tag(kind: Kind, function: u8, align_log2: u8) -> u64 {
-    kind as u64 | (function as u64) << 8 | (align_log2 as u64) << 16
-}
-
 /// Records a call.
 #[inline(always)]
 pub(crate) fn call(call: Call, entry: Entry) {
@@ -94,8 +89,17 @@ pub(crate) fn call(call: Call, entry: Entry) {
         Kind::Alloc | Kind::ReallocEnd => stacks::of(thread, entry),
         _ => (stacks::site(entry), 0),
     };
-    let tag = tag(call.kind, call.function as u8, call.align_log2) | u64::from(stack) << 32;
-    let fields = [call.addr, call.size, site, thread.ids.get(), tag];
+    let record = Record {
+        kind: call.kind as u8,
+        function: call.function as u8,
+        align_log2: call.align_log2,
+        addr: call.addr,
+        size: call.size,
+        site,
+        extra: stack,
+        ..Record::default()
+    };
+    let Some(fields) = pack(&record) else { return give_up(thread) };
     let alone = process::alone_with(thread, call.addr);
     if let Err(refused) = thread.ring.push(entry.frame(), fields, || process::stamp_of(thread, alone)) {
         refused_once(thread, entry.frame(), fields, refused);
@@ -116,26 +120,41 @@ pub(crate) fn event(kind: Kind, addr: u64, entry: Entry) {
     let thread = x86_64::thread();
     let attached = thread.key.load(Relaxed) == process::state().epoch.load(Relaxed).wrapping_add(1);
     if attached || process::attach(thread) {
-        plain(thread, entry.frame(), kind, addr, 0, thread.ids.get());
+        plain(thread, entry.frame(), kind, addr);
     }
 }
 
 /// Records something that has no call site. The thread has a ring.
-pub(crate) fn plain(thread: &Thread, frame: u64, kind: Kind, addr: u64, size: u64, ids: u64) {
-    let fields = [addr, size, 0, ids, tag(kind, 0, 0)];
+pub(crate) fn plain(thread: &Thread, frame: u64, kind: Kind, addr: u64) {
+    let Some(fields) = bare(thread, kind, addr, 0) else { return give_up(thread) };
     if let Err(refused) = thread.ring.push(frame, fields, || process::stamp_of(thread, false)) {
         refused_once(thread, frame, fields, refused);
     }
 }
 
 /// Records what was stamped before, while the ring has been held since.
-pub(crate) fn held(thread: &Thread, frame: u64, kind: Kind, addr: u64, size: u64, stamp: u64) {
-    let fields = [addr, size, 0, thread.ids.get(), tag(kind, 0, 0)];
+pub(crate) fn held(thread: &Thread, frame: u64, kind: Kind, addr: u64, stamp: u64) {
+    let Some(fields) = bare(thread, kind, addr, 0) else { return give_up(thread) };
     while thread.ring.push_nested(frame, fields, || stamp, &Uninterrupted).is_err() {
         if !make_room(thread) {
             return;
         }
+        tell_loss(thread, frame);
     }
+}
+
+/// What no call of the allocator is. Those from which the daemon learns whose the ring is name the thread.
+fn bare(thread: &Thread, kind: Kind, addr: u64, size: u64) -> Option<[u64; WORDS - 1]> {
+    let site = if matches!(kind, Kind::ThreadStart | Kind::Gap) { u64::from(thread.tid.get()) } else { 0 };
+    pack(&Record { kind: kind as u8, addr, size, site, ..Record::default() })
+}
+
+/// Counts a record that is not made, and sees to it that the next one is preceded by word of it.
+#[cold]
+#[inline(never)]
+fn give_up(thread: &Thread) {
+    process::count(Counter::Dropped, 1);
+    thread.ring.give_up();
 }
 
 #[cold]
@@ -175,7 +194,7 @@ fn tell_loss(thread: &Thread, frame: u64) {
     if lost == 0 {
         return;
     }
-    let fields = [0, lost, 0, thread.ids.get(), tag(Kind::Gap, 0, 0)];
+    let Some(fields) = bare(thread, Kind::Gap, 0, lost) else { return };
     let told = match thread.ring.push(frame, fields, || process::stamp_of(thread, false)) {
         Err(Refused::Busy(_)) => {
             thread.ring.push_nested(frame, fields, || process::stamp_of(thread, false), &Uninterrupted)
@@ -198,9 +217,8 @@ fn make_room(thread: &Thread) -> bool {
     match process::wait(thread, needed) {
         Wait::Room => true,
         Wait::InVain => {
-            process::count(Counter::Dropped, 1);
             thread.impatient.set(true);
-            thread.ring.give_up();
+            give_up(thread);
             false
         }
         Wait::Off => false,

@@ -24,6 +24,10 @@ pub(crate) struct Ring {
     header: *const RingHeader,
     slots: *const Slot,
     mask: u64,
+    /// The process that writes it.
+    pub(crate) pid: u32,
+    /// The thread whose records come next.
+    pub(crate) tid: u32,
     /// Next to be read.
     pub(crate) tail: u64,
     /// As last observed.
@@ -35,14 +39,15 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// A ring of which nothing has been read.
+    /// A ring of a process, of which nothing has been read.
     ///
     /// # Safety
     ///
     /// `header` and `slots` point to a ring of `count` slots, a power of two, that stays mapped as long as this value
     /// is used.
-    pub(crate) unsafe fn new(header: *const RingHeader, slots: *const Slot, count: u64) -> Self {
-        let mut ring = Self { header, slots, mask: count - 1, tail: 0, head: 0, last: 0, at_work: None };
+    pub(crate) unsafe fn new(header: *const RingHeader, slots: *const Slot, count: u64, pid: u32) -> Self {
+        let mut ring =
+            Self { header, slots, mask: count - 1, pid, tid: 0, tail: 0, head: 0, last: 0, at_work: None };
         ring.last = ring.header().owner.0.born.load(Relaxed);
         ring
     }
@@ -185,7 +190,7 @@ impl Image {
             // SAFETY: as above.
             let slots = unsafe { header.add(RING_HEADER_BYTES) };
             // SAFETY: a ring with all its slots, as above; the mappings live as long as the image's rings.
-            let ring = unsafe { Ring::new(header.cast(), slots.cast(), u64::from(self.slots)) };
+            let ring = unsafe { Ring::new(header.cast(), slots.cast(), u64::from(self.slots), self.pid) };
             self.rings.push(ring);
         }
         Ok(())

@@ -1,9 +1,9 @@
 //! One order out of many rings.
 
 use super::image::Ring;
-use memfrag_common::Kind;
+use memfrag_common::packed::{self, WORDS};
 use memfrag_common::prefetch::prefetch;
-use memfrag_common::ring::WORDS;
+use memfrag_common::{Kind, Record};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -11,15 +11,15 @@ use std::collections::BinaryHeap;
 const RELEASE_EVERY: u64 = 2048;
 
 /// How many records ahead of the one at hand memory is sent for.
-const AHEAD: u64 = 16;
+const AHEAD: u64 = 24;
 
 /// Where a record stands in the order: its stamp, then whether it makes a block or takes one. At equal stamps what
 /// takes blocks comes first, so that an address is free before it is given out again.
 type Key = (u64, u8);
 
 fn key(words: &[u64; WORDS], last: u64) -> Key {
-    let takes = matches!(Kind::from_u8(words[5] as u8), Some(Kind::Free | Kind::ReallocBegin | Kind::ThreadStart));
-    (words[0].max(last), u8::from(!takes))
+    const TAKE: u32 = 1 << Kind::Free as u32 | 1 << Kind::ReallocBegin as u32 | 1 << Kind::ThreadStart as u32;
+    (words[0].max(last), (!TAKE >> packed::kind(words)) as u8 & 1)
 }
 
 /// The merger, which keeps its memory from one pass to the next.
@@ -36,7 +36,7 @@ impl Merger {
         rings: &mut [&mut Ring],
         limit: u64,
         most: u64,
-        mut out: impl FnMut(&[u64; WORDS], u64),
+        mut out: impl FnMut(&Record, u64),
     ) -> u64 {
         let mut left = most;
         self.heap.clear();
@@ -66,7 +66,7 @@ fn next(ring: &Ring, limit: u64) -> Option<Key> {
 }
 
 /// Takes the records up to `bound` out of one ring, no more than `most`. Returns how many they were.
-fn run(ring: &mut Ring, bound: Key, most: u64, out: &mut impl FnMut(&[u64; WORDS], u64)) -> u64 {
+fn run(ring: &mut Ring, bound: Key, most: u64, out: &mut impl FnMut(&Record, u64)) -> u64 {
     let first = ring.tail;
     let end = ring.head.min(first.saturating_add(most));
     let mut given_back = first;
@@ -80,7 +80,10 @@ fn run(ring: &mut Ring, bound: Key, most: u64, out: &mut impl FnMut(&[u64; WORDS
         }
         ring.last = key.0;
         ring.tail += 1;
-        out(&words, key.0);
+        if let Some(thread) = packed::thread(&words) {
+            ring.tid = thread;
+        }
+        out(&packed::unpack(&words, ring.pid, ring.tid), key.0);
         if ring.tail - given_back == RELEASE_EVERY {
             ring.header().release(ring.tail);
             given_back = ring.tail;

@@ -3,7 +3,6 @@
 use super::clock::Ticker;
 use crate::capture::Sink;
 use memfrag_common::event::{Event, Op};
-use memfrag_common::ring::WORDS;
 use memfrag_common::{Kind, Record};
 use std::collections::HashSet;
 
@@ -50,18 +49,17 @@ impl Output {
 
     /// A record that was released, in order.
     #[inline]
-    pub(crate) fn record(&mut self, words: &[u64; WORDS], stamp: u64, sink: &mut dyn Sink) {
+    pub(crate) fn record(&mut self, record: &Record, stamp: u64, sink: &mut dyn Sink) {
         let mut time = self.ticker.nanoseconds(stamp);
         if time < self.last {
             self.late += 1;
             time = self.last;
         }
         self.last = time;
-        let record = unpack(words);
         if record.kind == Kind::Fork as u8 && !self.first_word_of(record.addr as u32) {
             return;
         }
-        match Event::decode(&record, time) {
+        match Event::decode(record, time) {
             Some(event) => self.push(event, sink),
             None => self.unknown += 1,
         }
@@ -97,34 +95,5 @@ impl Output {
             sink.events(&self.batch);
             self.batch.clear();
         }
-    }
-}
-
-#[inline]
-fn unpack(words: &[u64; WORDS]) -> Record {
-    Record {
-        time: words[0],
-        addr: words[1],
-        size: words[2],
-        site: words[3],
-        pid: words[4] as u32,
-        tid: (words[4] >> 32) as u32,
-        kind: words[5] as u8,
-        function: (words[5] >> 8) as u8,
-        align_log2: (words[5] >> 16) as u8,
-        reserved: (words[5] >> 24) as u8,
-        extra: (words[5] >> 32) as u32,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_the_bytes_of_a_record() {
-        let bytes: Vec<u8> = (1..=48).collect();
-        let words = std::array::from_fn(|at| u64::from_ne_bytes(bytes[at * 8..at * 8 + 8].try_into().unwrap()));
-        assert_eq!(Some(unpack(&words)), Record::from_bytes(&bytes));
     }
 }

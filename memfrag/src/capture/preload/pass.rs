@@ -143,6 +143,6 @@ impl PreloadSession {
         let mut rings: Vec<&mut Ring> =
             self.images.iter_mut().flat_map(|image| &mut image.rings).filter(|ring| ring.tail < ring.head).collect();
         let output = &mut self.output;
-        self.taken += self.merger.release(&mut rings, limit, most, |words, stamp| output.record(words, stamp, sink));
+        self.taken += self.merger.release(&mut rings, limit, most, |record, stamp| output.record(record, stamp, sink));
     }
 }

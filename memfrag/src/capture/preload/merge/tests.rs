@@ -7,17 +7,21 @@ use crate::capture::preload::clock::Ticker;
 use crate::capture::preload::output::Output;
 use crate::capture::preload::watermark::Watermark;
 use crate::target::{Mapping, MemorySample, ProcessInfo};
-use memfrag_common::event::Event;
+use memfrag_common::Function;
+use memfrag_common::event::{Event, Op};
 use memfrag_common::ring::{Producer, RingHeader, Slot};
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
+/// The process.
+const PID: u32 = 4711;
+
 /// Any stack pointer does.
 const FRAME: u64 = 64;
 
 const KINDS: [Kind; 7] =
-    [Kind::Alloc, Kind::Free, Kind::ReallocBegin, Kind::ReallocEnd, Kind::ThreadStart, Kind::ThreadExit, Kind::Gap];
+    [Kind::Alloc, Kind::Free, Kind::ReallocBegin, Kind::ReallocEnd, Kind::ThreadStart, Kind::Brk, Kind::Gap];
 
 /// A ring in this process's memory, with the producer's side of it.
 struct Thread {
@@ -39,15 +43,21 @@ impl Thread {
     /// The consumer's side, which must not be used once the thread is dropped.
     fn ring(&self) -> Ring {
         // SAFETY: the tests keep their threads for as long as their rings.
-        unsafe { Ring::new(&raw const *self.header, self.slots.as_ptr(), self.slots.len() as u64) }
+        unsafe { Ring::new(&raw const *self.header, self.slots.as_ptr(), self.slots.len() as u64, PID) }
     }
 
-    /// Pushes a record whose words all tell which it is. `false` when there was no room.
+    /// Pushes a record whose fields all tell which it is. `false` when there was no room.
     fn push(&self, id: u64, kind: Kind, stamp: u64) -> bool {
         self.producer.refresh();
-        let fields = [id, !id, id << 8, id | id << 32, kind as u64 | 1 << 8];
+        let fields = packed::pack(&record(id, kind)).expect("small numbers");
         self.producer.push(FRAME, fields, || stamp).is_ok()
     }
+}
+
+/// A record whose fields tell that it is number `id`.
+fn record(id: u64, kind: Kind) -> Record {
+    let function = Function::Malloc as u8;
+    Record { kind: kind as u8, function, addr: id, size: id << 8, site: id, pid: PID, ..Record::default() }
 }
 
 /// A record that the oracle knows of.
@@ -88,13 +98,18 @@ impl Queue {
     }
 }
 
-/// What the sink was told: of each event the thread, which in these tests is the record's number, and the time.
+/// What the sink was told: of each event the number, and the time.
 #[derive(Debug, Default)]
 struct Told(Vec<(u64, u64)>);
 
 impl Sink for Told {
     fn events(&mut self, events: &[Event]) {
-        self.0.extend(events.iter().map(|event| (u64::from(event.tid), event.time)));
+        let number = |event: &Event| match event.op {
+            Op::Brk { end } => end,
+            Op::ThreadStart | Op::Gap { .. } => u64::from(event.tid),
+            _ => event.block().expect("a call"),
+        };
+        self.0.extend(events.iter().map(|event| (number(event), event.time)));
     }
     fn process(&mut self, _: &ProcessInfo) {}
     fn mappings(&mut self, _: u64, _: u32, _: &[Mapping]) {}
@@ -129,15 +144,16 @@ impl Watched {
         let mut released = Vec::new();
         let (output, told) = (&mut self.output, &mut self.told);
         let mut readable: Vec<&mut Ring> = rings.iter_mut().map(|(_, ring)| ring).collect();
-        let count = self.merger.release(&mut readable, limit, most, |words, stamp| {
-            released.push((*words, stamp));
-            output.record(words, stamp, told);
+        let count = self.merger.release(&mut readable, limit, most, |record, stamp| {
+            released.push((*record, stamp));
+            output.record(record, stamp, told);
         });
         assert_eq!(count, released.len() as u64);
         assert!(count <= most);
-        for (words, stamp) in released {
-            let id = words[1];
-            assert_eq!(words[2..5], [!id, id << 8, id | id << 32], "torn");
+        for (found, stamp) in released {
+            let id = found.addr;
+            let kind = Kind::from_u8(found.kind).expect("one of those pushed");
+            assert_eq!(found, Record { time: found.time, tid: found.tid, ..record(id, kind) }, "torn");
             let least = self.queues.iter().filter_map(Queue::first).min_by_key(Known::rank).expect("something to read");
             let from = |queue: &&mut Queue| queue.first().is_some_and(|first| first.id == id);
             let queue = self.queues.iter_mut().find(from).expect("the record is the next of a ring");
@@ -520,7 +536,7 @@ fn indices_without_sense_are_passed_over_and_the_ring_goes_on() {
         assert_eq!(watermark.stamp(), 9);
         let release = |ring: &mut Ring| {
             let mut ids = Vec::new();
-            Merger::default().release(&mut [ring], u64::MAX, u64::MAX, |words, _| ids.push(words[1]));
+            Merger::default().release(&mut [ring], u64::MAX, u64::MAX, |record, _| ids.push(record.addr));
             ids
         };
         assert!(release(&mut rings[0].1).is_empty(), "what lay there is no record");
