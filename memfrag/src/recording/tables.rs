@@ -53,21 +53,32 @@ pub(super) struct CallEntry {
 pub(super) struct CallTable {
     /// Open addressing: generation in the upper half, number in the lower, so that starting anew touches nothing.
     slots: Box<[u32]>,
+    /// How many of the slots are in use, as a power of two: few, while there are few calls, so that they are in the cache.
+    used_log2: u32,
     generation: u16,
     pub(super) entries: Vec<CallEntry>,
 }
 
-/// Slots of the table: twice the most calls, so that a search always ends.
+/// Slots of the table: twice the most calls, so that a search always ends. At first it is much smaller.
 const SLOTS_LOG2: u32 = 17;
-const _: () = assert!((1 << SLOTS_LOG2) > MAX_EVENTS);
+const FIRST_LOG2: u32 = 9;
+const _: () = assert!((1 << SLOTS_LOG2) > 2 * MAX_EVENTS);
 
 impl CallTable {
     pub(super) fn new() -> Self {
-        Self { slots: vec![0; 1 << SLOTS_LOG2].into_boxed_slice(), generation: 1, entries: Vec::new() }
+        let slots = vec![0; 1 << SLOTS_LOG2].into_boxed_slice();
+        Self { slots, used_log2: FIRST_LOG2, generation: 1, entries: Vec::new() }
     }
 
+    /// Starts anew, with as many slots as this chunk's calls would have needed.
     pub(super) fn reset(&mut self) {
+        let needed = (2 * self.entries.len() + 1).ilog2() + 1;
+        self.used_log2 = needed.clamp(FIRST_LOG2, SLOTS_LOG2);
         self.entries.clear();
+        self.empty();
+    }
+
+    fn empty(&mut self) {
         self.generation = self.generation.wrapping_add(1);
         if self.generation == 0 {
             self.slots.fill(0);
@@ -78,23 +89,54 @@ impl CallTable {
     /// The call's number, a new one if it has none.
     #[inline]
     pub(super) fn number(&mut self, call: Call) -> u16 {
+        let at = match self.find(call) {
+            Ok(number) => return number,
+            Err(at) => at,
+        };
+        self.add(call, at)
+    }
+
+    /// The call's number, or the slot where it belongs.
+    #[inline]
+    fn find(&self, call: Call) -> Result<u16, usize> {
         let mixed = (call.site ^ call.what.rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut at = (mixed >> (64 - SLOTS_LOG2)) as usize;
+        let mut at = (mixed >> (64 - self.used_log2)) as usize;
         loop {
             let slot = self.slots[at];
             if slot >> 16 != u32::from(self.generation) {
-                break;
+                return Err(at);
             }
             let number = slot as u16;
             if self.entries[usize::from(number)].call == call {
-                return number;
+                return Ok(number);
             }
-            at = (at + 1) & (self.slots.len() - 1);
+            at = (at + 1) & ((1 << self.used_log2) - 1);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn add(&mut self, call: Call, at: usize) -> u16 {
         let number = self.entries.len() as u16;
-        self.slots[at] = u32::from(self.generation) << 16 | u32::from(number);
         self.entries.push(CallEntry { call, size: 0 });
+        if 2 * self.entries.len() > 1 << self.used_log2 {
+            self.grow();
+        } else {
+            self.slots[at] = u32::from(self.generation) << 16 | u32::from(number);
+        }
         number
+    }
+
+    /// Uses four times as many slots, if there are.
+    #[cold]
+    fn grow(&mut self) {
+        self.used_log2 = (self.used_log2 + 2).min(SLOTS_LOG2);
+        self.empty();
+        for number in 0..self.entries.len() {
+            if let Err(at) = self.find(self.entries[number].call) {
+                self.slots[at] = u32::from(self.generation) << 16 | number as u32;
+            }
+        }
     }
 }
 
