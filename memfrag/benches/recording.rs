@@ -93,8 +93,9 @@ fn events_of(path: &Path) -> Vec<Event> {
     events
 }
 
-fn write(path: &Path, events: &[Event]) -> u64 {
+fn write(path: &Path, events: &[Event], behind: bool) -> u64 {
     let mut writer = Writer::create(path, &Header::default()).unwrap();
+    writer.behind(behind);
     for events in events.chunks(512) {
         writer.events(events);
     }
@@ -109,11 +110,15 @@ fn recording(c: &mut Criterion) {
         streams.push(("real", events_of(Path::new(&real))));
     }
     for (name, events) in streams {
-        let bytes = write(&path, &events);
-        println!("{name}: {:.3} bytes an event", bytes as f64 / events.len() as f64);
+        let share = |bytes: u64| bytes as f64 / events.len() as f64;
+        let in_haste = write(&path, &events, true);
+        let bytes = write(&path, &events, false);
+        println!("{name}: {:.3} bytes an event, {:.3} in haste", share(bytes), share(in_haste));
         let mut group = c.benchmark_group(format!("recording/{name}"));
         group.throughput(Throughput::Elements(events.len() as u64)).sample_size(10);
-        group.bench_function("write", |b| b.iter(|| write(&path, black_box(&events))));
+        let in_haste = dir.path().join("in-haste.mfrag");
+        group.bench_function("write", |b| b.iter(|| write(&path, black_box(&events), false)));
+        group.bench_function("write in haste", |b| b.iter(|| write(&in_haste, black_box(&events), true)));
         let reader = Reader::open(&path).unwrap();
         group.bench_function("read", |b| b.iter(|| black_box(reader.verify().events)));
         group.finish();

@@ -22,11 +22,16 @@ struct Recorded {
     events: Vec<Event>,
     processes: Vec<ProcessInfo>,
     mappings: HashMap<u32, Vec<Mapping>>,
+    /// What was said of whether the programs are faster.
+    behind: Vec<bool>,
 }
 
 impl Sink for Recorded {
     fn events(&mut self, events: &[Event]) {
         self.events.extend_from_slice(events);
+    }
+    fn behind(&mut self, behind: bool) {
+        self.behind.push(behind);
     }
     fn process(&mut self, process: &ProcessInfo) {
         self.processes.push(process.clone());
@@ -349,6 +354,9 @@ fn a_small_ring_makes_the_program_wait_and_loses_nothing() {
     assert_eq!((run.status.code(), run.stdout.as_str()), (Some(6), "done\n"));
     run.check();
     assert!(run.counter(Counter::Waited) > 0);
+    // Whoever is told events is told that they are late, and both only when it changes.
+    let behind = &run.recorded.behind;
+    assert!(behind.first() == Some(&true) && behind.windows(2).all(|pair| pair[0] != pair[1]), "{behind:?}");
     let made: usize = (64..164).map(|size| run.mallocs(run.pid, size)).sum();
     assert!((20_000..20_010).contains(&made), "{made}");
 }

@@ -20,6 +20,9 @@ use std::time::Duration;
 pub trait Sink {
     /// The next events.
     fn events(&mut self, events: &[Event]);
+    /// Whether so much waits to be handed on that programs may soon have to wait: from here on speed matters most. Said
+    /// when it changes.
+    fn behind(&mut self, _behind: bool) {}
     /// A process appeared, or has become another program.
     fn process(&mut self, process: &ProcessInfo);
     /// The mappings of a process, complete as of `time` (nanoseconds since the trace began).

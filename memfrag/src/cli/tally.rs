@@ -70,6 +70,12 @@ impl Sink for Tally {
         }
     }
 
+    fn behind(&mut self, behind: bool) {
+        if let Some(writer) = &mut self.writer {
+            writer.behind(behind);
+        }
+    }
+
     fn process(&mut self, process: &ProcessInfo) {
         self.processes.insert(process.pid);
         self.running.insert(process.pid);

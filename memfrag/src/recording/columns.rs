@@ -108,6 +108,10 @@ pub(super) struct Draft {
     pub(super) allocs: PerEvent<u8>,
     /// [`column::FREE`].
     pub(super) frees: PerEvent<u8>,
+    /// [`column::ALLOC_NEW`], three bytes of each.
+    pub(super) alloc_new: PerEvent<u32>,
+    /// [`column::FREE_NEW`], three bytes of each.
+    pub(super) free_new: PerEvent<u32>,
     /// All others.
     pub(super) rare: Columns,
 }
@@ -121,6 +125,8 @@ impl Draft {
             far: PerEvent::new(),
             allocs: PerEvent::new(),
             frees: PerEvent::new(),
+            alloc_new: PerEvent::new(),
+            free_new: PerEvent::new(),
             rare: Columns::new(),
         }
     }
@@ -129,6 +135,8 @@ impl Draft {
         self.pairs_mut().into_iter().for_each(|pairs| pairs.length = 0);
         self.allocs.length = 0;
         self.frees.length = 0;
+        self.alloc_new.length = 0;
+        self.free_new.length = 0;
         self.rare.clear();
     }
 
@@ -149,6 +157,13 @@ impl Draft {
                 let out = &mut self.rare.bytes[number];
                 out.clear();
                 out.extend(pairs.as_slice().iter().map(|pair| (pair >> shift) as u8));
+            }
+        }
+        for (number, triples) in [(column::ALLOC_NEW, &self.alloc_new), (column::FREE_NEW, &self.free_new)] {
+            for (number, shift) in [(number, 0), (number + 1, 8), (number + 2, 16)] {
+                let out = &mut self.rare.bytes[number];
+                out.clear();
+                out.extend(triples.as_slice().iter().map(|triple| (triple >> shift) as u8));
             }
         }
         for (number, bytes) in [(column::ALLOC, &self.allocs), (column::FREE, &self.frees)] {
@@ -179,13 +194,17 @@ impl Packer {
         Ok(Self { zstd, packed: Vec::new() })
     }
 
-    /// Packs one run of bytes behind `out` and says how.
-    fn pack_one(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> std::io::Result<u8> {
+    /// Packs one run of bytes behind `out` and says how: as it is, if that will do.
+    fn pack_one(&mut self, bytes: &[u8], plain: bool, out: &mut Vec<u8>) -> std::io::Result<u8> {
         if let [first, rest @ ..] = bytes
             && rest.iter().all(|byte| byte == first)
         {
             out.push(*first);
             return Ok(REPEATED);
+        }
+        if plain {
+            out.extend_from_slice(bytes);
+            return Ok(PLAIN);
         }
         self.packed.clear();
         self.packed.reserve(zstd::zstd_safe::compress_bound(bytes.len()));
@@ -199,8 +218,15 @@ impl Packer {
         }
     }
 
-    /// Replaces `out` by the payload that holds the columns. Returns how many bytes they are unpacked.
-    pub(super) fn pack(&mut self, draft: &mut Draft, body: &mut Vec<u8>, out: &mut Vec<u8>) -> std::io::Result<usize> {
+    /// Replaces `out` by the payload that holds the columns, as they are if that will do. Returns how many bytes they
+    /// are unpacked.
+    pub(super) fn pack(
+        &mut self,
+        draft: &mut Draft,
+        plain: bool,
+        body: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> std::io::Result<usize> {
         let columns = draft.finish();
         out.clear();
         body.clear();
@@ -208,7 +234,7 @@ impl Packer {
         out.push(used.clone().count() as u8);
         for (number, bytes) in used {
             let before = body.len();
-            let coding = self.pack_one(bytes, body)?;
+            let coding = self.pack_one(bytes, plain, body)?;
             out.extend([number as u8, coding]);
             put(out, bytes.len() as u64);
             put(out, (body.len() - before) as u64);
@@ -221,7 +247,7 @@ impl Packer {
     pub(super) fn pack_bytes(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> std::io::Result<()> {
         out.clear();
         out.push(PLAIN);
-        out[0] = self.pack_one(bytes, out)?;
+        out[0] = self.pack_one(bytes, false, out)?;
         Ok(())
     }
 }

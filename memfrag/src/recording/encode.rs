@@ -5,9 +5,13 @@ use super::columns::{Draft, column};
 use super::model::{Model, UNKNOWN, class_of};
 use super::tables::{self, Call, CallTable, ThreadTable};
 use super::varint::{fold, put};
-use memfrag_common::prefetch::prefetch;
 use memfrag_common::{Event, Kind, Op};
 use std::collections::BTreeMap;
+
+mod haste;
+mod known;
+
+use known::Known;
 
 /// What the byte in the column of allocations says.
 pub(super) mod alloc {
@@ -58,69 +62,18 @@ pub(super) mod free {
 /// How many events ahead the memory that an event needs is sent for: first where its block is noted, then the block.
 const AHEAD: usize = 6;
 
+/// Events of a chunk that is written in haste: few enough for its columns to be in the cache still when they are written.
+pub(super) const MAX_IN_HASTE: usize = 16 << 10;
+
 /// Two bytes in the columns of times and sizes that send the reader to the wide column.
 pub(super) const ESCAPE: u64 = 0xffff;
-
-/// Finds the last block at an address, mostly: what it forgets is written out in full.
-#[derive(Debug)]
-struct Known {
-    /// Pairs of slots: generation in the upper half, block number in the lower.
-    slots: Box<[[u32; 2]]>,
-    generation: u16,
-}
-
-impl Known {
-    const LOG2: u32 = 15;
-
-    fn new() -> Self {
-        Self { slots: vec![[0; 2]; 1 << Self::LOG2].into_boxed_slice(), generation: 1 }
-    }
-
-    fn reset(&mut self) {
-        self.generation = self.generation.wrapping_add(1);
-        if self.generation == 0 {
-            self.slots.fill([0; 2]);
-            self.generation = 1;
-        }
-    }
-
-    #[inline]
-    const fn at(addr: u64) -> usize {
-        ((addr >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - Self::LOG2)) as usize
-    }
-
-    #[inline]
-    fn insert(&mut self, addr: u64, number: u16) {
-        let pair = &mut self.slots[Self::at(addr)];
-        *pair = [u32::from(self.generation) << 16 | u32::from(number), pair[0]];
-    }
-
-    /// The number noted last where that of `addr` would be.
-    #[inline]
-    fn latest(&self, addr: u64) -> u16 {
-        self.slots[Self::at(addr)][0] as u16
-    }
-
-    /// Sends for what is noted of `addr`.
-    #[inline]
-    fn send_for(&self, addr: u64) {
-        prefetch(&self.slots[Self::at(addr)]);
-    }
-
-    #[inline]
-    fn find(&self, addr: u64, model: &Model) -> Option<u16> {
-        let pair = self.slots[Self::at(addr)];
-        pair.into_iter()
-            .filter(|slot| slot >> 16 == u32::from(self.generation))
-            .map(|slot| slot as u16)
-            .find(|&number| model.addr(usize::from(number)) == Some(addr))
-    }
-}
 
 /// A chunk's worth of events, ready to be packed.
 #[derive(Debug)]
 pub(super) struct Sealed {
     pub(super) draft: Draft,
+    /// Speed matters more than bytes.
+    pub(super) in_haste: bool,
     pub(super) header: ChunkHeader,
     pub(super) meta: Vec<u8>,
 }
@@ -142,6 +95,10 @@ pub(super) struct Encoder {
     run: u32,
     kinds: [u32; Kind::Gap as usize + 1],
     other_addr: u64,
+    /// From here on, to the end of the chunk, addresses are not looked up.
+    in_haste: bool,
+    /// The next chunk begins like that.
+    behind: bool,
 }
 
 impl Encoder {
@@ -161,6 +118,8 @@ impl Encoder {
             run: 0,
             kinds: [0; Kind::Gap as usize + 1],
             other_addr: 0,
+            in_haste: false,
+            behind: false,
         }
     }
 
@@ -171,7 +130,8 @@ impl Encoder {
 
     /// How many more fit the chunk.
     pub(super) const fn room(&self) -> usize {
-        MAX_EVENTS - self.events
+        let most = if self.in_haste { MAX_IN_HASTE } else { MAX_EVENTS };
+        most.saturating_sub(self.events)
     }
 
     /// The earliest time among the waiting events.
@@ -179,8 +139,17 @@ impl Encoder {
         self.first_time
     }
 
+    /// Says whether the programs are faster than what is made of their events.
+    pub(super) const fn set_behind(&mut self, behind: bool) {
+        self.behind = behind;
+        self.in_haste |= behind;
+    }
+
     /// Takes events, for which there must be room.
     pub(super) fn push_all(&mut self, events: &[Event]) {
+        if self.in_haste {
+            return self.push_all_in_haste(events);
+        }
         for (at, event) in events.iter().enumerate() {
             // Each event's own look-ups wait for one another, but those of different events need not.
             if let Some(addr) = events.get(at + 2 * AHEAD).and_then(Event::block) {
@@ -189,7 +158,7 @@ impl Encoder {
             if let Some(later) = events.get(at + AHEAD) {
                 self.send_for_blocks(later);
             }
-            self.push(event);
+            self.push::<false>(event);
         }
     }
 
@@ -203,7 +172,7 @@ impl Encoder {
 
     /// Takes one event, for which there must be room.
     #[inline]
-    fn push(&mut self, event: &Event) {
+    fn push<const IN_HASTE: bool>(&mut self, event: &Event) {
         self.put_thread(event.pid, event.tid);
         self.put_time(event.time);
         self.events += 1;
@@ -212,7 +181,7 @@ impl Encoder {
                 let call = Call::new(Kind::Alloc, function, align_log2, true, site, stack);
                 let number = self.put_call(Kind::Alloc, call);
                 self.put_size(number, size, None);
-                self.put_alloc(addr, size, false);
+                self.put_alloc::<IN_HASTE>(addr, size, false);
             }
             Op::Free { function, addr, size, site } => {
                 let call = Call::new(Kind::Free, function, 0, size != 0, site, 0);
@@ -220,13 +189,13 @@ impl Encoder {
                 if size != 0 {
                     self.put_size(number, size, None);
                 }
-                self.put_free(addr);
+                self.put_free::<IN_HASTE>(addr);
             }
             Op::ReallocBegin { function, old, size, site } => {
                 let call = Call::new(Kind::ReallocBegin, function, 0, true, site, 0);
                 let number = self.put_call(Kind::ReallocBegin, call);
                 self.put_size(number, size, None);
-                self.put_free(old);
+                self.put_free::<IN_HASTE>(old);
                 let lane = self.model.lane(self.thread);
                 lane.old = old;
                 lane.resized = size;
@@ -236,7 +205,7 @@ impl Encoder {
                 let number = self.put_call(Kind::ReallocEnd, call);
                 let resized = self.model.lane(self.thread).resized;
                 self.put_size(number, size, Some(resized));
-                self.put_alloc(addr, size, true);
+                self.put_alloc::<IN_HASTE>(addr, size, true);
             }
             op => self.put_other(op),
         }
@@ -261,8 +230,9 @@ impl Encoder {
         let meta = EventsSummary::encode(&self.kinds, &processes);
         let draft = std::mem::replace(&mut self.draft, draft);
         self.draft.clear();
+        let in_haste = self.in_haste;
         self.reset();
-        Sealed { draft, header, meta }
+        Sealed { draft, in_haste, header, meta }
     }
 
     fn reset(&mut self) {
@@ -277,6 +247,7 @@ impl Encoder {
         self.run = 0;
         self.kinds.fill(0);
         self.other_addr = 0;
+        self.in_haste = self.behind;
     }
 
     fn end_run(&mut self) {
@@ -292,11 +263,16 @@ impl Encoder {
     #[inline]
     fn put_thread(&mut self, pid: u32, tid: u32) {
         if self.run == 0 || self.current != (pid, tid) {
-            self.end_run();
-            self.current = (pid, tid);
-            self.thread = self.threads.number(pid, tid);
+            self.begin_run(pid, tid);
         }
         self.run += 1;
+    }
+
+    #[inline(never)]
+    fn begin_run(&mut self, pid: u32, tid: u32) {
+        self.end_run();
+        self.current = (pid, tid);
+        self.thread = self.threads.number(pid, tid);
     }
 
     #[inline]
@@ -348,24 +324,26 @@ impl Encoder {
     #[inline]
     fn put_new(&mut self, column: usize, difference: u64, new: u8, wide: u8) -> u8 {
         let units = fold((difference.cast_signed() >> 4).cast_unsigned());
-        let bytes = &mut self.draft.rare.bytes;
-        if difference.trailing_zeros() >= 4 && units < 1 << 24 {
-            for (column, byte) in (column..).zip(&units.to_le_bytes()[..3]) {
-                bytes[column].push(*byte);
-            }
+        if difference & 15 == 0 && units < 1 << 24 {
+            let draft = &mut self.draft;
+            let out = if column == column::ALLOC_NEW { &mut draft.alloc_new } else { &mut draft.free_new };
+            out.push(units as u32);
             new
         } else {
-            put(&mut bytes[column::NEW_WIDE], fold(difference));
+            put(&mut self.draft.rare.bytes[column::NEW_WIDE], fold(difference));
             wide
         }
     }
 
     #[inline]
-    fn put_alloc(&mut self, addr: u64, size: u64, realloc: bool) {
+    fn put_alloc<const IN_HASTE: bool>(&mut self, addr: u64, size: u64, realloc: bool) {
         let thread = self.thread;
         if addr == 0 {
             self.draft.allocs.push(alloc::NULL);
             return;
+        }
+        if IN_HASTE {
+            return self.put_alloc_in_haste(addr, size);
         }
         let lane = self.model.lane(thread);
         if realloc && lane.old == addr {
@@ -419,11 +397,14 @@ impl Encoder {
     }
 
     #[inline]
-    fn put_free(&mut self, addr: u64) {
+    fn put_free<const IN_HASTE: bool>(&mut self, addr: u64) {
         let thread = self.thread;
         if addr == 0 {
             self.draft.frees.push(free::NULL);
             return;
+        }
+        if IN_HASTE {
+            return self.put_free_in_haste(addr);
         }
         if let Some(number) = self.known.find(addr, &self.model) {
             let steps = i32::from(number) - i32::from(self.model.lane(thread).freed);

@@ -117,7 +117,7 @@ pub(super) struct Model {
 
 /// Bytes that glibc takes for a request, which the other allocators' classes resemble well enough.
 #[inline]
-const fn footprint(size: u64) -> u64 {
+pub(super) const fn footprint(size: u64) -> u64 {
     let rounded = size.wrapping_add(8 + 15) & !15;
     if rounded < 32 { 32 } else { rounded }
 }

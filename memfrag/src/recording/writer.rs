@@ -307,6 +307,10 @@ impl Writer {
 }
 
 impl Sink for Writer {
+    fn behind(&mut self, behind: bool) {
+        self.encoder.set_behind(behind);
+    }
+
     fn events(&mut self, events: &[Event]) {
         if self.shared.has_failed() {
             self.shared.add_not_recorded(events.len() as u64);

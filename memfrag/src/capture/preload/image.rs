@@ -46,8 +46,7 @@ impl Ring {
     /// `header` and `slots` point to a ring of `count` slots, a power of two, that stays mapped as long as this value
     /// is used.
     pub(crate) unsafe fn new(header: *const RingHeader, slots: *const Slot, count: u64, pid: u32) -> Self {
-        let mut ring =
-            Self { header, slots, mask: count - 1, pid, tid: 0, tail: 0, head: 0, last: 0, at_work: None };
+        let mut ring = Self { header, slots, mask: count - 1, pid, tid: 0, tail: 0, head: 0, last: 0, at_work: None };
         ring.last = ring.header().owner.0.born.load(Relaxed);
         ring
     }

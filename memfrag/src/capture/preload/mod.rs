@@ -49,8 +49,8 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::{Duration, Instant};
 
-/// Slots of a ring unless the session is told otherwise: 1.5 MiB for each thread that allocates.
-pub const RING_SLOTS: u32 = 1 << 15;
+/// Slots of a ring unless the session is told otherwise: 2 MiB for each thread that allocates.
+pub const RING_SLOTS: u32 = 1 << 16;
 
 /// How long the end of a session waits for ended processes that bring nothing more.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -102,6 +102,8 @@ pub struct PreloadSession {
     foreign: u64,
     damaged: u64,
     finishing: bool,
+    /// The programs are faster than what is made of their records.
+    behind: bool,
 }
 
 impl PreloadSession {
@@ -155,6 +157,7 @@ impl PreloadSession {
             foreign: 0,
             damaged: 0,
             finishing: false,
+            behind: false,
             directory,
         };
         let header = session.header();

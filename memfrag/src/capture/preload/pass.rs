@@ -17,6 +17,8 @@ const STOPPED: Duration = Duration::from_secs(1);
 /// not to fill up meanwhile, long enough to leave the processor to the programs.
 const PAUSE: Duration = Duration::from_micros(150);
 const REST: Duration = Duration::from_millis(1);
+/// Passes in vain after which a program is taken to be at something else.
+const RESTLESS: u32 = 8;
 
 impl PreloadSession {
     /// One look at everything.
@@ -48,6 +50,7 @@ impl PreloadSession {
         if let Some(stacks) = &mut self.stacks {
             stacks.tell(sink);
         }
+        self.look_behind(sink);
         self.release(watermark, sink);
         self.tell_who_left(sink);
         self.last_pass = begin;
@@ -68,12 +71,12 @@ impl PreloadSession {
         let share = self.share() / 2;
         match (taken, self.waiting()) {
             (taken, waiting) if taken >= share || (waiting >= share && self.idle < 3) => Duration::ZERO,
-            (0, 0) => REST,
+            (0, 0) if self.idle > RESTLESS => REST,
             _ => PAUSE,
         }
     }
 
-    /// Records in the fullest ring that were there in the last pass and not taken.
+    /// Records in the fullest ring that had been seen there and not yet taken.
     pub(super) fn waiting(&self) -> u64 {
         let rings = self.images.iter().flat_map(|image| &image.rings);
         rings.map(|ring| ring.head - ring.tail).max().unwrap_or(0)
@@ -106,6 +109,17 @@ impl PreloadSession {
             }
         }
         watermark.stamp()
+    }
+
+    /// Tells whether the programs are faster: a ring half full says that they are, and none a quarter full that they no
+    /// longer are.
+    fn look_behind(&mut self, sink: &mut dyn Sink) {
+        let fullest = self.waiting() * if self.behind { 4 } else { 2 };
+        let behind = fullest >= u64::from(self.slots);
+        if behind != self.behind {
+            self.behind = behind;
+            sink.behind(behind);
+        }
     }
 
     /// Hands on everything up to the watermark.

@@ -193,7 +193,7 @@ fn positions_do_not_overflow() {
     let (mut draft, mut body, mut payload) = (super::super::columns::Draft::new(), Vec::new(), Vec::new());
     let mut packer = super::super::columns::Packer::new().unwrap();
     draft.times.push(1);
-    let unpacked = packer.pack(&mut draft, &mut body, &mut payload).unwrap() as u32;
+    let unpacked = packer.pack(&mut draft, false, &mut body, &mut payload).unwrap() as u32;
     let chunk =
         |first_event| (ChunkHeader { first_event, last_time: u64::MAX, ..events_header(1, unpacked) }, payload.clone());
     let most = (1 << 63) - 1;

@@ -5,6 +5,7 @@ mod damage;
 mod disk;
 mod follow;
 mod golden;
+mod haste;
 mod hostile;
 mod memory;
 mod order;
