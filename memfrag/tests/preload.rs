@@ -306,6 +306,34 @@ fn forks_and_execs_are_followed() {
 }
 
 #[test]
+fn a_child_is_known_whose_parent_ends_before_it_begins() {
+    let run = run(&mut Command::new(program("orphan", &[])));
+    assert_eq!(run.status.code(), Some(0));
+    run.check();
+    let pids: Vec<u32> = [(1001, 1), (2002, 1), (3003, 30)]
+        .map(|(size, count)| {
+            let made = run.events().iter().find(|event| matches!(event.op, Op::Alloc { size: of, .. } if of == size));
+            let pid = made.expect("a block of this size").pid;
+            assert_eq!(run.mallocs(pid, size), count);
+            pid
+        })
+        .to_vec();
+    let forks: Vec<(u32, u32)> = run
+        .events()
+        .iter()
+        .filter_map(|event| if let Op::Fork { child, .. } = event.op { Some((event.pid, child)) } else { None })
+        .collect();
+    assert_eq!(forks, [(pids[0], pids[1]), (pids[1], pids[2])]);
+    let processes = &run.recorded.processes;
+    assert_eq!(processes.iter().map(|process| process.pid).collect::<Vec<_>>(), pids);
+    for process in processes {
+        assert!(process.comm.starts_with("orphan"), "{process:?}");
+        assert_eq!((&process.exe, &process.cmdline), (&processes[0].exe, &processes[0].cmdline));
+        assert!(!run.recorded.mappings[&process.pid].is_empty());
+    }
+}
+
+#[test]
 fn programs_started_with_an_empty_environment_are_followed() {
     let run = run(&mut Command::new(program("scrub", &[])));
     assert_eq!(run.status.code(), Some(3));

@@ -29,7 +29,7 @@ mod stacks;
 mod watermark;
 
 use crate::capture::{Capture, Counters, Sink, monotonic};
-use crate::target::Mapping;
+use crate::target::{Mapping, ProcessInfo};
 use clock::{Every, Ticker};
 use directory::Directory;
 use image::{Image, has_ended};
@@ -97,7 +97,9 @@ pub struct PreloadSession {
     look: Every,
     statuses: HashMap<u32, i32>,
     mappings: HashMap<u32, Rc<Vec<Mapping>>>,
-    descriptions: HashMap<u32, crate::target::ProcessInfo>,
+    descriptions: HashMap<u32, ProcessInfo>,
+    /// What children are that have not appeared yet, of parents that have ended.
+    orphans: HashMap<u32, (ProcessInfo, Rc<Vec<Mapping>>)>,
     totals: HashMap<u32, Counters>,
     foreign: u64,
     damaged: u64,
@@ -153,6 +155,7 @@ impl PreloadSession {
             statuses: HashMap::new(),
             mappings: HashMap::new(),
             descriptions: HashMap::new(),
+            orphans: HashMap::new(),
             totals: HashMap::new(),
             foreign: 0,
             damaged: 0,

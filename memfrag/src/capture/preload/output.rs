@@ -4,7 +4,7 @@ use super::clock::Ticker;
 use crate::capture::Sink;
 use memfrag_common::event::{Event, Op};
 use memfrag_common::{Kind, Record};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Events of one batch: few enough to stay in the nearest cache until the sink has gone over them.
 const BATCH: usize = 256;
@@ -22,8 +22,8 @@ pub(crate) struct Output {
     pub(crate) late: u64,
     /// Records of an unknown kind.
     pub(crate) unknown: u64,
-    /// Children whose fork the parent's ring told before they appeared.
-    pub(crate) told: HashSet<u32>,
+    /// Children whose fork the parent's ring told before they appeared, and who that is.
+    pub(crate) told: HashMap<u32, u32>,
     /// Children that appeared before the parent's ring told of them.
     pub(crate) appeared: HashSet<u32>,
 }
@@ -37,7 +37,7 @@ impl Output {
             events: 0,
             late: 0,
             unknown: 0,
-            told: HashSet::new(),
+            told: HashMap::new(),
             appeared: HashSet::new(),
         }
     }
@@ -56,7 +56,7 @@ impl Output {
             time = self.last;
         }
         self.last = time;
-        if record.kind == Kind::Fork as u8 && !self.first_word_of(record.addr as u32) {
+        if record.kind == Kind::Fork as u8 && !self.first_word_of(record.addr as u32, record.pid) {
             return;
         }
         match Event::decode(record, time) {
@@ -66,10 +66,10 @@ impl Output {
     }
 
     /// Whether a fork in the parent's ring is news.
-    fn first_word_of(&mut self, child: u32) -> bool {
+    fn first_word_of(&mut self, child: u32, parent: u32) -> bool {
         let news = !self.appeared.remove(&child);
         if news {
-            self.told.insert(child);
+            self.told.insert(child, parent);
         }
         news
     }

@@ -60,7 +60,7 @@ impl PreloadSession {
         if self.look.due(now) {
             self.refresh_mappings(sink);
         }
-        self.retire(sink);
+        self.retire(sink, |_| true);
         self.output.flush(sink);
         Ok(())
     }
@@ -129,7 +129,7 @@ impl PreloadSession {
             let born = self.images[index].born;
             self.release_records(born.saturating_sub(1), u64::MAX, sink);
             // An image whose place it takes is read to the end by now: its threads end before those of the new one begin.
-            self.retire(sink);
+            self.retire(sink, |image| image.replaced);
             if let Some(index) = next(&self.images) {
                 self.announce(index, sink);
             }

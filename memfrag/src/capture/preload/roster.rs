@@ -4,7 +4,7 @@ use super::PreloadSession;
 use super::image::{Image, Opened};
 use super::output::Output;
 use crate::capture::Sink;
-use crate::target::{Mapping, process};
+use crate::target::{Mapping, ProcessInfo, process};
 use memfrag_common::event::Op;
 use memfrag_common::session::Origin;
 use std::collections::HashMap;
@@ -69,12 +69,16 @@ impl PreloadSession {
     pub(super) fn announce(&mut self, index: usize, sink: &mut dyn Sink) {
         let image = &mut self.images[index];
         image.announced = true;
-        let (pid, parent, born, origin) = (image.pid, image.ppid, image.born, image.origin);
+        let (pid, born, origin) = (image.pid, image.born, image.origin);
+        // Who made it knows better than it does itself: it may have begun when that was gone already.
+        let told = self.output.told.remove(&pid);
+        let parent = told.unwrap_or(image.ppid);
         let time = self.output.ticker.nanoseconds(born);
         let (mut info, maps) = image.describe(time);
+        info.ppid = parent;
         let exec_of_known = origin == Origin::Exec && self.descriptions.contains_key(&pid);
-        let has_parent = self.descriptions.contains_key(&parent);
-        if has_parent && !exec_of_known && !self.output.told.remove(&pid) {
+        let has_parent = told.is_some() || self.descriptions.contains_key(&parent);
+        if has_parent && !exec_of_known && told.is_none() {
             let flags = match origin {
                 Origin::Fork => {
                     self.output.appeared.insert(pid);
@@ -87,13 +91,14 @@ impl PreloadSession {
         }
         self.output.flush(sink);
         let maps = if origin == Origin::Fork {
-            if let Some(known) = self.descriptions.get(&parent) {
+            let inherited = self.orphans.remove(&pid).or_else(|| self.known(parent));
+            if let Some((known, _)) = &inherited {
                 info.comm.clone_from(&known.comm);
                 info.exe.clone_from(&known.exe);
                 info.cmdline.clone_from(&known.cmdline);
                 info.settings.clone_from(&known.settings);
             }
-            self.mappings.get(&parent).map(Rc::clone).unwrap_or_default()
+            inherited.map(|(_, maps)| maps).unwrap_or_default()
         } else {
             Rc::new(maps)
         };
@@ -106,6 +111,12 @@ impl PreloadSession {
         }
     }
 
+    /// What is known of a process.
+    fn known(&self, pid: u32) -> Option<(ProcessInfo, Rc<Vec<Mapping>>)> {
+        let maps = self.mappings.get(&pid).map(Rc::clone).unwrap_or_default();
+        Some((self.descriptions.get(&pid)?.clone(), maps))
+    }
+
     /// Looks whether running processes have loaded libraries since.
     pub(super) fn refresh_mappings(&mut self, sink: &mut dyn Sink) {
         for image in self.images.iter().filter(|image| image.announced && !image.ended()) {
@@ -114,15 +125,15 @@ impl PreloadSession {
         }
     }
 
-    /// Lets go of images that have ended and been read to the end.
-    pub(super) fn retire(&mut self, sink: &mut dyn Sink) {
+    /// Lets go of images that have ended and been read to the end, of `which` ones.
+    pub(super) fn retire(&mut self, sink: &mut dyn Sink, which: fn(&Image) -> bool) {
         let me = std::process::id();
         let mut index = 0;
         while let Some(image) = self.images.get(index) {
             let read = image.announced && image.rings.iter().all(|ring| ring.tail == ring.head);
             // The status of our own child will be told.
             let known = image.ppid != me || self.statuses.contains_key(&image.pid) || self.finishing || image.replaced;
-            if !(image.ended() && read && known) {
+            if !(image.ended() && read && known && which(image)) {
                 index += 1;
                 continue;
             }
@@ -157,10 +168,14 @@ impl PreloadSession {
             if !image.replaced {
                 let status = self.statuses.remove(&image.pid);
                 self.output.remark(stamp, image.pid, image.pid, Op::Exit { status }, sink);
+                for (&child, _) in self.output.told.iter().filter(|&(_, &parent)| parent == image.pid) {
+                    self.orphans.extend(self.known(image.pid).map(|known| (child, known)));
+                }
                 self.descriptions.remove(&image.pid);
                 self.mappings.remove(&image.pid);
                 self.output.told.remove(&image.pid);
                 self.output.appeared.remove(&image.pid);
+                self.orphans.remove(&image.pid);
             }
         }
     }
