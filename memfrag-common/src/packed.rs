@@ -95,18 +95,18 @@ pub fn thread(words: &[u64; WORDS]) -> Option<u32> {
 /// The record that these words of a thread's ring are, whatever they are; kinds and functions may be unknown ones.
 #[inline]
 pub const fn unpack(words: &[u64; WORDS], pid: u32, tid: u32) -> Record {
-    let [time, addr, site, size] = *words;
-    let rest = (site & TAG) | (size & TAG) << TAG_BITS;
+    let [time, tagged, low, high] = *words;
+    let rest = (low & TAG) | (high & TAG) << TAG_BITS;
     let mut record = Record {
         time,
-        addr: addr >> TAG_BITS,
-        size: size >> TAG_BITS,
-        site: site >> TAG_BITS,
+        addr: tagged >> TAG_BITS,
+        size: high >> TAG_BITS,
+        site: low >> TAG_BITS,
         pid,
         tid,
         kind: kind(words),
-        function: (addr >> KIND_BITS & NUMBER) as u8,
-        align_log2: ((addr & TAG) >> (2 * KIND_BITS)) as u8,
+        function: (tagged >> KIND_BITS & NUMBER) as u8,
+        align_log2: ((tagged & TAG) >> (2 * KIND_BITS)) as u8,
         reserved: 0,
         extra: 0,
     };

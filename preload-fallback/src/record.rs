@@ -144,9 +144,9 @@ pub(crate) fn held(thread: &Thread, frame: u64, kind: Kind, addr: u64, stamp: u6
 }
 
 /// What no call of the allocator is. Those from which the daemon learns whose the ring is name the thread.
-fn bare(thread: &Thread, kind: Kind, addr: u64, size: u64) -> Option<[u64; WORDS - 1]> {
+fn bare(thread: &Thread, kind: Kind, addr: u64, lost: u64) -> Option<[u64; WORDS - 1]> {
     let site = if matches!(kind, Kind::ThreadStart | Kind::Gap) { u64::from(thread.tid.get()) } else { 0 };
-    pack(&Record { kind: kind as u8, addr, size, site, ..Record::default() })
+    pack(&Record { kind: kind as u8, addr, size: lost, site, ..Record::default() })
 }
 
 /// Counts a record that is not made, and sees to it that the next one is preceded by word of it.

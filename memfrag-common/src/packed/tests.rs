@@ -23,7 +23,7 @@ fn whatever_a_program_asks_for_comes_back_as_it_was() {
         for (addr, size) in values.iter().flat_map(|&addr| values.map(|size| (addr, size))) {
             for (site, extra) in [(0, 0), (LAST, 0), (0x7f12_3456_789a, u32::MAX)] {
                 let (function, align_log2) = (Function::Sdallocx as u8, 63);
-                let record = Record { site, extra, function, align_log2, ..record(kind, addr, size) };
+                let record = Record { site, function, align_log2, extra, ..record(kind, addr, size) };
                 let makes = matches!(kind, Kind::Alloc | Kind::ReallocEnd);
                 let fits = if makes { addr <= LAST && (size <= LAST || addr == 0) } else { extra == 0 };
                 assert_eq!(round_trip(&record), fits.then_some(record), "{record:x?}");

@@ -324,7 +324,7 @@ impl Encoder {
     #[inline]
     fn put_new(&mut self, column: usize, difference: u64, new: u8, wide: u8) -> u8 {
         let units = fold((difference.cast_signed() >> 4).cast_unsigned());
-        if difference & 15 == 0 && units < 1 << 24 {
+        if difference.trailing_zeros() >= 4 && units < 1 << 24 {
             let draft = &mut self.draft;
             let out = if column == column::ALLOC_NEW { &mut draft.alloc_new } else { &mut draft.free_new };
             out.push(units as u32);
