@@ -3,6 +3,7 @@
 use aya_ebpf::helpers::bpf_get_current_comm;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 use memfrag_common::config::{MAX_IN_FLIGHT, Scope};
 use memfrag_common::loss::{COUNTERS, Counter};
 use memfrag_common::names::{Limit, MOST_NAMES, Name, noted, words};
@@ -20,7 +21,15 @@ pub static TRACED: HashMap<u32, u32> = HashMap::with_max_entries(1 << 15, 0);
 #[map]
 pub static NAMES: Array<Name> = Array::with_max_entries(MOST_NAMES as u32, 0);
 
-/// Calls in flight, by thread id.
+/// Calls in flight of threads, each at the place of its id's lowest bits: the verifier makes such a look-up a few
+/// instructions, where a hash table's is several calls.
+#[map]
+pub static PLACES: Array<Thread> = Array::with_max_entries(THREAD_PLACES, 0);
+
+/// A power of two: threads that live at the same time seldom have ids so far apart.
+const THREAD_PLACES: u32 = 1 << 12;
+
+/// Calls in flight, by thread id, of threads whose place another one has.
 #[map]
 pub static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(1 << 15, 0);
 
@@ -93,6 +102,8 @@ pub const MAX_SYSCALL_ARGUMENTS: usize = 5;
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Thread {
+    /// The thread's id; 0 where there is none. Only [`PLACES`] asks for it.
+    owner: u64,
     pub depth: u32,
     /// Whether the thread has asked to end its process or itself, and with which wait status.
     pub exits: u32,
@@ -106,6 +117,7 @@ pub struct Thread {
 /// A thread without calls. In read-only memory, for it is too big for the stack of a BPF program.
 #[unsafe(no_mangle)]
 static IDLE: Thread = Thread {
+    owner: 0,
     depth: 0,
     exits: 0,
     exit_status: 0,
@@ -201,17 +213,61 @@ pub fn is_known(pid: u32) -> bool {
 /// The calls in flight of a thread that is already known: no question whether it is traced.
 #[inline(always)]
 pub fn known_thread(tid: u32) -> Option<*mut Thread> {
-    THREADS.get_ptr_mut(&tid)
+    own_place(tid).or_else(|| THREADS.get_ptr_mut(&tid))
+}
+
+/// The thread's place, if the thread has it.
+#[inline(always)]
+fn own_place(tid: u32) -> Option<*mut Thread> {
+    let place = PLACES.get_ptr_mut(tid % THREAD_PLACES)?;
+    // SAFETY: the element exists; volatile because other threads may claim it meanwhile, though not for this one.
+    (unsafe { (&raw const (*place).owner).read_volatile() } == u64::from(tid)).then_some(place)
+}
+
+/// Takes the thread's place, if nobody has it.
+#[inline(always)]
+fn claim_place(tid: u32) -> Option<*mut Thread> {
+    let place = PLACES.get_ptr_mut(tid % THREAD_PLACES)?;
+    // SAFETY: the element exists.
+    let owner = unsafe { &raw mut (*place).owner };
+    // SAFETY: as in `emit::add`.
+    let (_, claimed) = unsafe {
+        atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(owner, 0, u64::from(tid))
+    };
+    if !claimed {
+        return None;
+    }
+    // SAFETY: it is this thread's alone now.
+    let thread = unsafe { &mut *place };
+    thread.depth = 0;
+    thread.exits = 0;
+    thread.exit_status = 0;
+    thread.arguments = [0; MAX_SYSCALL_ARGUMENTS];
+    Some(place)
+}
+
+/// The thread has ended, or is no longer recorded.
+#[inline(always)]
+pub fn forget_thread(tid: u32) {
+    if let Some(place) = own_place(tid) {
+        // SAFETY: the place is this thread's until this store.
+        unsafe { (&raw mut (*place).owner).write_volatile(0) };
+    } else {
+        let _ = THREADS.remove(&tid);
+    }
 }
 
 /// The calls in flight of a traced thread; `None` for one that is not traced.
 #[inline(always)]
 pub fn thread(pid: u32, tid: u32) -> Option<*mut Thread> {
-    if let Some(thread) = THREADS.get_ptr_mut(&tid) {
+    if let Some(thread) = known_thread(tid) {
         return Some(thread);
     }
     if !is_traced(pid) {
         return None;
+    }
+    if let Some(thread) = claim_place(tid) {
+        return Some(thread);
     }
     if THREADS.insert(&tid, &IDLE, 0).is_err() {
         count(Counter::ThreadMapFull);

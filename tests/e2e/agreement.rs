@@ -1,7 +1,7 @@
 //! A recording says of every call what the program itself says.
 
 use anyhow::{Context, Result, ensure};
-use memfrag_common::Function;
+use memfrag_common::{Function, Op};
 use memfrag_tests::ledger::{self, Call};
 use memfrag_tests::memfrag::{Backend, Report, traced};
 use memfrag_tests::{events, place, tests, tests_on_both};
@@ -15,6 +15,7 @@ tests_on_both!(
     random_calls,
     threads_free_each_others_blocks,
     threads_come_and_go,
+    threads_whose_ids_end_alike,
     forks,
     forks_among_busy_threads,
     jumps_out_of_signal_handlers,
@@ -71,6 +72,31 @@ fn threads_come_and_go(backend: Backend) -> Result<()> {
     Ok(())
 }
 
+/// The BPF programs keep what a thread is at by the lowest bits of its id, as long as no other one has these.
+fn threads_whose_ids_end_alike(backend: Backend) -> Result<()> {
+    const ROUNDS: usize = 20_000;
+    let dir = place::scratch()?;
+    let recording = dir.path().join("alike.mfrag");
+    let mut target = Command::new(place::program("same_place")?);
+    let (ended, report) = traced(backend, &recording, target.arg(ROUNDS.to_string()))?;
+    ensure!(ended.code() == 0, "the program itself failed:\n{}", ended.stderr);
+    report.every_free_matched()?;
+    let tids: Vec<u32> = ended.text().split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    ensure!(tids.len() == 2 && (tids[0] ^ tids[1]).is_multiple_of(4096), "{tids:?}");
+    let mut made: HashMap<(u32, u64), usize> = HashMap::new();
+    for event in events::read(&recording)? {
+        if let Op::Alloc { size, addr, .. } | Op::ReallocEnd { size, addr, .. } = event.op
+            && [1001, 2002, 10010, 20020].contains(&size)
+        {
+            ensure!(addr != 0, "{event:?}");
+            *made.entry((event.tid, size)).or_default() += 1;
+        }
+    }
+    let expected = [(tids[0], 1001), (tids[0], 10010), (tids[1], 2002), (tids[1], 20020)];
+    ensure!(made == expected.map(|key| (key, ROUNDS)).into(), "{made:?}");
+    Ok(())
+}
+
 fn forks(backend: Backend) -> Result<()> {
     let agreement = ledger(backend, "basic,fork", 0)?;
     ensure!(agreement.threads == 5, "{agreement:?}");
@@ -108,7 +134,7 @@ fn a_library_that_comes_and_goes(backend: Backend) -> Result<()> {
     ensure!(ended.code() == 0 && ended.text() == "1000 blocks\n", "{ended:?}");
     report.every_free_matched()?;
     let blocks = |op: memfrag_common::Op| {
-        matches!(op, memfrag_common::Op::Alloc { function: Function::Calloc, size: 100..150, .. })
+        matches!(op, Op::Alloc { function: Function::Calloc, size: 100..150, .. })
     };
     let found = events::read(&recording)?.iter().filter(|event| blocks(event.op)).count();
     ensure!(found >= 1000, "{found} of the library's 1000 blocks were recorded");

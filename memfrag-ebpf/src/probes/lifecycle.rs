@@ -2,7 +2,7 @@
 
 use crate::emit::{Wake, emit};
 use crate::maps::{
-    THREADS, TRACED, group_dead_offset, is_known, is_self, is_wanted, known_thread, limit, name,
+    TRACED, forget_thread, group_dead_offset, is_known, is_self, is_wanted, known_thread, limit, name,
 };
 use crate::stacks::{forget_code, inherit_code, replace_code};
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
@@ -68,7 +68,7 @@ fn choose(pid: u32, tid: u32, name: [u64; 2]) {
         Some(noted) => {
             let _ = TRACED.insert(&pid, &(noted | noted::LEFT_OUT), 0);
             if noted & noted::LEFT_OUT == 0 {
-                let _ = THREADS.remove(&tid);
+                forget_thread(tid);
                 forget_code(pid);
                 let end = Record { pid, tid, kind: Kind::Exit as u8, addr: UNKNOWN_STATUS, ..Record::default() };
                 emit(end, Wake::Yes);
@@ -122,7 +122,7 @@ pub fn sched_process_exit(ctx: TracePointContext) -> u32 {
         if thread.exits != 0 {
             status = u64::from(thread.exit_status);
         }
-        let _ = THREADS.remove(&tid);
+        forget_thread(tid);
     }
     emit(Record { pid, tid, kind: Kind::ThreadExit as u8, ..Record::default() }, Wake::No);
     if is_last {
