@@ -133,9 +133,7 @@ fn a_library_that_comes_and_goes(backend: Backend) -> Result<()> {
     let (ended, report) = traced(backend, &recording, &target)?;
     ensure!(ended.code() == 0 && ended.text() == "1000 blocks\n", "{ended:?}");
     report.every_free_matched()?;
-    let blocks = |op: memfrag_common::Op| {
-        matches!(op, Op::Alloc { function: Function::Calloc, size: 100..150, .. })
-    };
+    let blocks = |op: Op| matches!(op, Op::Alloc { function: Function::Calloc, size: 100..150, .. });
     let found = events::read(&recording)?.iter().filter(|event| blocks(event.op)).count();
     ensure!(found >= 1000, "{found} of the library's 1000 blocks were recorded");
     Ok(())
