@@ -123,10 +123,11 @@ impl Timeline {
         self.current.mapped = Some(sample.virtual_bytes);
     }
 
-    /// Whether the point under way counts no more than there can have been.
+    /// Whether all points count no more than there can have been, so that they do not either when they become fewer.
     pub(super) fn agrees_with(&self, totals: &Totals) -> bool {
         let now = self.closed(Amount::default(), 0, totals);
-        now.allocations <= Count::MOST && now.frees <= Count::MOST
+        let sum = |of: fn(&Point) -> u64| self.points.iter().chain([&now]).map(of).fold(0, u64::saturating_add);
+        sum(|point| point.allocations) <= Count::MOST && sum(|point| point.frees) <= Count::MOST
     }
 
     fn end_of_current(&self) -> u64 {
