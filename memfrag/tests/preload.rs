@@ -267,6 +267,38 @@ fn handlers_that_interrupt_and_leave_hooks_lose_nothing() {
 }
 
 #[test]
+fn what_no_record_can_tell_is_counted_and_told_as_a_gap() {
+    let bump = program("bump", &["-shared", "-fPIC"]);
+    let session = PreloadSession::create().expect("a session");
+    let (name, mut libraries) = session.env().remove(0);
+    libraries.push(":");
+    libraries.push(bump);
+    let run = run_in(session, &mut Command::new(program("far", &[])), &[(name, libraries)]);
+    assert!(run.status.success());
+    assert_eq!(run.counter(Counter::Dropped), 6);
+    assert_eq!((run.mallocs(0, 4004), run.mallocs(0, 1001)), (0, 10));
+    let of_main = |event: &&Event| !matches!(event.op, Op::Brk { .. } | Op::ThreadStart);
+    let said: Vec<_> = run
+        .events()
+        .iter()
+        .filter(of_main)
+        .skip_while(|event| !matches!(event.op, Op::Gap { .. }))
+        .take(13)
+        .map(|event| match event.op {
+            Op::Gap { lost } => format!("gap {lost}"),
+            Op::Free { addr, .. } => format!("free {addr:x}"),
+            Op::ReallocBegin { old, size, .. } => format!("realloc {old:x} {size}"),
+            Op::Alloc { size, .. } => format!("malloc {size}"),
+            other => format!("{other:?}"),
+        })
+        .collect();
+    let mut expected = ["gap 1", "free 4000000000000"].repeat(5);
+    expected.extend(["realloc 0 4004", "gap 1", "malloc 1001"]);
+    assert_eq!(said, expected);
+    assert!(run.events().iter().all(|event| event.tid == run.pid));
+}
+
+#[test]
 fn forks_and_execs_are_followed() {
     let run = run(&mut Command::new(program("family", &[])));
     assert_eq!(run.status.code(), Some(0));
