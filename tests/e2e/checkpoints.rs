@@ -345,13 +345,13 @@ fn the_maker_has_no_rights() -> Result<()> {
 fn a_full_disk_costs_no_more_than_what_did_not_fit() -> Result<()> {
     require_root()?;
     let dir = place::scratch()?;
-    let disk = SmallDisk::mount(&dir.path().join("disk"), "44m")?;
+    let disk = SmallDisk::mount(&dir.path().join("disk"), "110m")?;
     let mut waves = Waves::start(Backend::Preload, dir.path(), &disk.path().join("r.mfrag"), &[])?;
     waves.wave(0)?;
     waves.checkpoint()?;
     let maker = waves.maker()?;
     let mut number = 0;
-    while !waves.memfrag.stderr()?.contains("No space left") && number < 4 {
+    while !waves.memfrag.stderr()?.contains("No space left") && number < 8 {
         waves.tell(&format!("go.{number}"))?;
         number += 1;
         waves.wave(number)?;
