@@ -5,10 +5,10 @@
  *
  *   uniform  sizes of 16 B to 4 KiB, all equally likely; so are the blocks that go
  *   burst    a thousand blocks come, nine in ten of them go, over and over
- *   pareto   many small blocks and few large ones (P(size > x) = (16 / x)^1.2, up to 1 MiB), as programs have them
+ *   pareto   many small blocks and few large ones (P(size > x) = (128 / x)^1.2, up to 1 MiB), as programs have them
  *
- * At the end it sleeps for so long, so that what stays can be looked at, and prints what it did as JSON. Every block is
- * written to.
+ * Before its first block and behind its last one it sleeps for so long, so that what it has grown by can be looked at;
+ * then it prints what it did as JSON. Every block is written to.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -71,7 +71,7 @@ static size_t uniform(void)
 
 static size_t pareto(void)
 {
-    double size = 16 * pow(share(), -1 / 1.2);
+    double size = 128 * pow(share(), -1 / 1.2);
     return size < 1 << 20 ? (size_t)size : 1 << 20;
 }
 
@@ -85,10 +85,12 @@ int main(int count, char **words)
     if (!burst && !heavy && strcmp(kind, "uniform") != 0)
         return 2;
     state = (count > 3 ? strtoull(words[3], NULL, 10) : 1) * 2 + 1;
-    /* Its own books are not malloc's. */
-    blocks = mmap(NULL, (LIVE + BURST) * sizeof *blocks, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    /* Its own books are not malloc's, and there before it grows. */
+    blocks = mmap(NULL, (LIVE + BURST) * sizeof *blocks, PROT_READ | PROT_WRITE,
+        MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (blocks == MAP_FAILED)
         return 3;
+    nanosleep(&pause, NULL);
     while (allocations < wanted) {
         if (!burst) {
             if (live == LIVE)

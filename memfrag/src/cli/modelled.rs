@@ -34,7 +34,7 @@ pub(super) fn enter(report: &mut Report, builder: &ReportBuilder, file: &Path, a
         return Ok(());
     }
     let made = wanted.clone();
-    let factory: Factory = Box::new(move |pid| {
+    let factory: Factory = Box::new(move |pid, _| {
         let of = made.get(&pid);
         of.map_or_else(Vec::new, |(setting, choices)| {
             choices.iter().filter_map(|choice| choice.make(setting)).collect()

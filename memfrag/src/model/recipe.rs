@@ -36,7 +36,7 @@ impl Recipe {
     /// What makes the policies.
     pub fn factory(&self) -> Factory {
         let Self { wanted, choices, .. } = self.clone();
-        Box::new(move |pid| {
+        Box::new(move |pid, _| {
             let setting = wanted.get(&pid);
             setting.map_or_else(Vec::new, |setting| choices.iter().filter_map(|choice| choice.make(setting)).collect())
         })
@@ -50,7 +50,7 @@ impl Recipe {
         let learnt: HashMap<u32, Lifetimes> =
             self.wanted.iter().map(|(&pid, setting)| (pid, setting.lifetimes.clone())).collect();
         let learner =
-            move |pid: u32| -> Vec<Box<dyn Policy>> { learnt.get(&pid).map(Lifetimes::learner).into_iter().collect() };
+            move |pid, _| -> Vec<Box<dyn Policy>> { learnt.get(&pid).map(Lifetimes::learner).into_iter().collect() };
         Some(Box::new(learner))
     }
 }

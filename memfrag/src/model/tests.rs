@@ -134,7 +134,7 @@ fn what_is_missing_is_counted() {
 
 #[test]
 fn forks_inherit_and_programs_begin_anew() {
-    let mut models = Models::new(Box::new(|_| vec![Box::new(Listener::default())]));
+    let mut models = Models::new(Box::new(|_, _| vec![Box::new(Listener::default())]));
     let of = |pid, op| Event { time: 0, pid, tid: pid, op };
     models.apply_all(&[of(1, alloc(16, 5)), of(1, Op::Fork { child: 2, flags: 0 }), of(1, free(16))]);
     models.apply_all(&[of(2, alloc(32, 7)), of(1, Op::Fork { child: 3, flags: 0x100 | 0x4000 }), of(3, alloc(48, 1))]);
@@ -146,6 +146,8 @@ fn forks_inherit_and_programs_begin_anew() {
     assert_eq!(requested(&models, 1), Some(9), "the id was used again");
     let begun: Vec<(u32, u64)> = models.heaps().iter().map(|heap| (heap.pid, heap.execs)).collect();
     assert_eq!(begun, [(1, 0), (2, 0), (3, 1), (2, 1), (1, 0)]);
+    models.apply_all(&[of(3, Op::Fork { child: 5, flags: 0x100 | 0x4000 }), of(5, Op::Exec)]);
+    assert_eq!(models.heaps().last().map(|heap| (heap.pid, heap.execs)), Some((5, 1)), "its parent's are not its own");
 }
 
 fn any_op() -> impl Strategy<Value = Op> {
@@ -164,7 +166,7 @@ fn any_op() -> impl Strategy<Value = Op> {
 proptest! {
     #[test]
     fn any_stream_gives_possible_requests(ops in proptest::collection::vec((1u32..4, any_op()), 0..200), fork_at in 0usize..200) {
-        let mut models = Models::new(Box::new(|_| vec![Box::new(Listener::default())]));
+        let mut models = Models::new(Box::new(|_, _| vec![Box::new(Listener::default())]));
         for (at, &(tid, op)) in ops.iter().enumerate() {
             if at == fork_at {
                 models.apply_all(&[event(tid, Op::Fork { child: 2, flags: 0 })]);

@@ -12,13 +12,15 @@ const CLONE_VM: u64 = 0x100;
 /// The child is a thread of the parent.
 const CLONE_THREAD: u64 = 0x1_0000;
 
-/// What makes the policies of a heap: called with the process's id for each heap that begins with nothing.
-pub type Factory = Box<dyn FnMut(u32) -> Vec<Box<dyn Policy>> + Send>;
+/// What makes the policies of a heap: called for each heap that begins with nothing, with the process's id and how many
+/// programs that process had run before.
+pub type Factory = Box<dyn FnMut(u32, u64) -> Vec<Box<dyn Policy>> + Send>;
 
 /// A process of the tree, or a program that it ran.
 #[derive(Clone, Copy, Debug)]
 struct Member {
     heap: usize,
+    execs: u64,
     ended: bool,
     events: u64,
 }
@@ -145,13 +147,13 @@ impl Models {
             return *member;
         }
         let heap = self.begin(pid, 0);
-        let member = Member { heap, ended: false, events: 0 };
+        let member = Member { heap, execs: 0, ended: false, events: 0 };
         self.members.insert(pid, member);
         member
     }
 
     fn begin(&mut self, pid: u32, execs: u64) -> usize {
-        let heap = ModelHeap::new((self.factory)(pid));
+        let heap = ModelHeap::new((self.factory)(pid, execs));
         self.heaps.push(Modelled { pid, execs, heap: Some(heap), users: 1 });
         self.heaps.len() - 1
     }
@@ -173,18 +175,18 @@ impl Models {
         if let Some(heap) = &mut self.heaps[heap].heap {
             heap.forked(event.time, child, event.tid, flags & CLONE_VM != 0);
         }
-        self.members.insert(child, Member { heap, ended: false, events: 0 });
+        self.members.insert(child, Member { heap, execs: 0, ended: false, events: 0 });
     }
 
     fn exec(&mut self, pid: u32) {
-        let before = self.member(pid).heap;
-        let execs = self.heaps[before].execs + 1;
+        let Member { heap: before, execs, .. } = self.member(pid);
+        let execs = execs + 1;
         self.heaps[before].users -= 1;
         if self.heaps[before].users == 0 {
             self.heaps[before].heap = None;
         }
         let heap = self.begin(pid, execs);
-        self.members.insert(pid, Member { heap, ended: false, events: 0 });
+        self.members.insert(pid, Member { heap, execs, ended: false, events: 0 });
     }
 
     fn exit(&mut self, pid: u32) {

@@ -3,18 +3,13 @@
 use super::choose::{Candidate, candidates};
 use super::compact::{self, Compact};
 use super::data::DataFile;
+use super::follow::{Following, Look};
 use super::plan::{Planned, Planner};
 use super::survey::Survey;
-use crate::model::{Listener, Listening, Models, Policy};
-use crate::recording::{Item, Reader, RecordingError};
-use crate::target::{MemorySample, Residency};
-use memfrag_common::Event;
-use std::collections::VecDeque;
+use crate::recording::{Reader, RecordingError};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The language of a program that stands alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -139,86 +134,6 @@ pub fn prepare(
     let result = Planned { kinds, ..result };
     file.finish(&result).map_err(failed)?;
     Ok((chosen, result))
-}
-
-/// A look at a process's memory.
-enum Look {
-    Memory(MemorySample),
-    Pages(Residency),
-}
-
-impl Look {
-    fn time(&self) -> u64 {
-        match self {
-            Self::Memory(sample) => sample.time,
-            Self::Pages(residency) => residency.time,
-        }
-    }
-}
-
-/// Goes through a recording for one of its heaps.
-struct Following<'a> {
-    reader: &'a Reader,
-    chosen: &'a Candidate,
-    until: Option<u64>,
-    progress: &'a mut dyn FnMut(u64),
-}
-
-impl Following<'_> {
-    /// Passes the requests of the heap on to a listener, and what was seen of its process's memory to `take`, each where it
-    /// belongs by its time: events come into a recording a little later than what is read at the same moment. Returns
-    /// the time that the recording has come to.
-    fn follow<L: Listener + Clone>(&mut self, listener: &L, mut take: impl FnMut(&Look)) -> u64 {
-        let last = self.until.unwrap_or(u64::MAX);
-        // How many programs the process has begun, as the heaps are made for them.
-        let begun = Arc::new(AtomicU64::new(0));
-        let mut models = Models::new({
-            let (listener, begun, pid, execs) =
-                (listener.clone(), Arc::clone(&begun), self.chosen.pid, self.chosen.execs);
-            Box::new(move |of| -> Vec<Box<dyn Policy>> {
-                let is_it = of == pid && begun.fetch_add(1, Relaxed) == execs;
-                vec![if is_it { Listening::by(listener.clone()) } else { Listening::<L>::by_nobody() }]
-            })
-        });
-        let mut items = self.until.map_or_else(|| self.reader.items(), |until| self.reader.items_until(until));
-        let (mut read, mut time) = (0, 0);
-        let mut looks: VecDeque<Look> = VecDeque::new();
-        while let Some(item) = items.next_item() {
-            let its_own = |pid| pid == self.chosen.pid && begun.load(Relaxed) <= self.chosen.execs + 1;
-            match &item {
-                Item::Events(events) => {
-                    let mut rest = *events;
-                    while let Some(look) = looks.front() {
-                        let before = rest.iter().position(|event| event.time > look.time());
-                        let Some(before) = before else { break };
-                        models_until(&mut models, &rest[..before], last);
-                        rest = &rest[before..];
-                        looks.pop_front().iter().for_each(&mut take);
-                    }
-                    models_until(&mut models, rest, last);
-                    time = events.iter().map(|event| event.time).filter(|&time| time <= last).fold(time, u64::max);
-                    read += events.len() as u64;
-                    (self.progress)(read);
-                }
-                Item::Layout { time, pid, layout } if *time <= last => models.layout(*time, *pid, layout),
-                Item::Memory(sample) if sample.time <= last && its_own(sample.pid) => {
-                    time = time.max(sample.time);
-                    looks.push_back(Look::Memory(*sample));
-                }
-                Item::Residency(look) if look.time <= last && its_own(look.pid) => {
-                    looks.push_back(Look::Pages(look.clone()));
-                }
-                _ => {}
-            }
-        }
-        looks.iter().for_each(take);
-        time
-    }
-}
-
-/// Applies events that are not later than `last`.
-fn models_until(models: &mut Models, events: &[Event], last: u64) {
-    events.split(|event| event.time > last).for_each(|events| models.apply_all(events));
 }
 
 fn choose(recording: &Path, pid: Option<u32>, all: &[Candidate]) -> Result<Candidate, ReplayError> {

@@ -6,14 +6,18 @@ use std::collections::HashMap;
 
 /// The clone flag of a child that acts on its parent's address space.
 const CLONE_VM: u64 = 0x100;
+/// The clone flag of a child that is a thread of its parent.
+const CLONE_THREAD: u64 = 0x1_0000;
 
 /// A program that a recorded process ran.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Candidate {
     /// Process id.
     pub pid: u32,
     /// How many programs the process had run before this one in the recording.
     pub execs: u64,
+    /// How many earlier processes of the same id had run as many programs and begun another.
+    pub namesakes: u64,
     /// Its name, where the recording tells.
     pub comm: String,
     /// Calls of the allocator.
@@ -29,15 +33,18 @@ pub fn candidates(reader: &Reader) -> Vec<Candidate> {
     let mut all: Vec<Candidate> = Vec::new();
     let mut current: HashMap<u32, usize> = HashMap::new();
     let mut names: HashMap<u32, String> = HashMap::new();
-    let begin = |all: &mut Vec<Candidate>, pid, execs, copied_from| {
-        all.push(Candidate { pid, execs, comm: String::new(), calls: 0, looks: 0, copied_from });
+    let mut begun: HashMap<(u32, u64), u64> = HashMap::new();
+    let mut begin = |all: &mut Vec<Candidate>, pid, execs| {
+        let so_far = begun.entry((pid, execs)).or_default();
+        all.push(Candidate { pid, execs, namesakes: *so_far, ..Candidate::default() });
+        *so_far += 1;
         all.len() - 1
     };
     let mut items = reader.items();
     while let Some(item) = items.next_item() {
         match item {
             Item::Process(process) => {
-                let at = *current.entry(process.pid).or_insert_with(|| begin(&mut all, process.pid, 0, None));
+                let at = *current.entry(process.pid).or_insert_with(|| begin(&mut all, process.pid, 0));
                 // The note of a program that a process has just become can come a little before its exec.
                 if all[at].comm.is_empty() || all[at].calls == 0 {
                     all[at].comm.clone_from(&process.comm);
@@ -53,16 +60,22 @@ pub fn candidates(reader: &Reader) -> Vec<Candidate> {
                 for event in events {
                     match event.op {
                         Op::Alloc { .. } | Op::Free { .. } | Op::ReallocEnd { .. } => {
-                            let at = *current.entry(event.pid).or_insert_with(|| begin(&mut all, event.pid, 0, None));
+                            let at = *current.entry(event.pid).or_insert_with(|| begin(&mut all, event.pid, 0));
                             all[at].calls += 1;
                         }
-                        Op::Fork { child, flags } if flags & CLONE_VM == 0 => {
-                            let at = begin(&mut all, child, 0, Some(event.pid));
-                            current.insert(child, at);
+                        Op::Fork { flags, .. } if flags & CLONE_THREAD != 0 => {}
+                        // Until it becomes another program, what it calls is its parent's.
+                        Op::Fork { child, flags } if flags & CLONE_VM != 0 => {
+                            current.remove(&child);
+                        }
+                        Op::Fork { child, .. } => {
+                            let copied_from = Some(event.pid);
+                            all.push(Candidate { pid: child, copied_from, ..Candidate::default() });
+                            current.insert(child, all.len() - 1);
                         }
                         Op::Exec => {
-                            let execs = current.get(&event.pid).map_or(0, |&at| all[at].execs + 1);
-                            let at = begin(&mut all, event.pid, execs, None);
+                            let execs = current.get(&event.pid).map_or(0, |&at| all[at].execs) + 1;
+                            let at = begin(&mut all, event.pid, execs);
                             all[at].comm = names.get(&event.pid).cloned().unwrap_or_default();
                             current.insert(event.pid, at);
                         }

@@ -7,6 +7,7 @@
 //! | `compact` | what is live at a moment as a plan of its own |
 //! | `data` | the steps as a file, which the program in `program/` goes through |
 //! | `choose` | which heap of a recording is replayed |
+//! | `follow` | that heap's requests, and what was seen of its process's memory |
 //! | `artefact` | a recording made into data, or into a directory that stands alone |
 //! | `allocators` | the allocators of this machine |
 //! | `run` | the program run under one of them, watched and limited |
@@ -21,6 +22,7 @@ mod cgroup;
 mod choose;
 mod compact;
 mod data;
+mod follow;
 mod plan;
 mod run;
 mod survey;

@@ -223,7 +223,7 @@ mod tests {
         let reading = |at: u64| Reading { time: at * 1_000_000_000, rss: 0, rss_anon: at << 22 };
         let kinds = Kinds { heap: 8 << 20, ..Kinds::default() };
         let planned = Planned { readings: [0, 1, 2].map(reading).to_vec(), kinds: Some(kinds), ..Planned::default() };
-        let chosen = Candidate { pid: 1, execs: 0, comm: String::new(), calls: 1, looks: 1, copied_from: None };
+        let chosen = Candidate { pid: 1, calls: 1, looks: 1, ..Candidate::default() };
         build("x".to_owned(), &chosen, &planned, &Manner::default())
     }
 
