@@ -33,11 +33,11 @@ pub fn candidates(reader: &Reader) -> Vec<Candidate> {
     let mut all: Vec<Candidate> = Vec::new();
     let mut current: HashMap<u32, usize> = HashMap::new();
     let mut names: HashMap<u32, String> = HashMap::new();
-    let mut begun: HashMap<(u32, u64), u64> = HashMap::new();
+    let mut so_far: HashMap<(u32, u64), u64> = HashMap::new();
     let mut begin = |all: &mut Vec<Candidate>, pid, execs| {
-        let so_far = begun.entry((pid, execs)).or_default();
-        all.push(Candidate { pid, execs, namesakes: *so_far, ..Candidate::default() });
-        *so_far += 1;
+        let namesakes = so_far.entry((pid, execs)).or_default();
+        all.push(Candidate { pid, execs, namesakes: *namesakes, ..Candidate::default() });
+        *namesakes += 1;
         all.len() - 1
     };
     let mut items = reader.items();

@@ -169,9 +169,9 @@ mod tests {
                 }
             });
             planner.end(last);
-            let (planned, _) = planner.finish().unwrap();
-            let readings = planned.readings.iter().map(|it| it.rss_anon).collect();
-            (chosen.pid, chosen.execs, chosen.calls, planned.calls, readings)
+            let (result, _) = planner.finish().unwrap();
+            let readings = result.readings.iter().map(|it| it.rss_anon).collect();
+            (chosen.pid, chosen.execs, chosen.calls, result.calls, readings)
         };
         all.iter().filter(|chosen| chosen.copied_from.is_none()).map(replay).collect()
     }
