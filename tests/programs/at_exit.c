@@ -2,6 +2,8 @@
  *
  *     AT_EXIT_PROGRAM=name AT_EXIT_FILE=path LD_PRELOAD=at_exit.so name ...
  *
+ * With AT_EXIT_WALL=bytes the break cannot grow by more than these.
+ *
  * Nothing is allocated between the sums and the stop: the file and its buffer are there from the beginning. The last
  * line is "end". Build with -shared -fPIC.
  */
@@ -9,9 +11,11 @@
 #include <errno.h>
 #include <malloc.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 static FILE *file;
@@ -28,6 +32,14 @@ __attribute__((constructor)) static void begin(void)
         exit(99);
     }
     setvbuf(file, buffer, _IOFBF, sizeof buffer);
+    const char *wall = getenv("AT_EXIT_WALL");
+    if (!wall)
+        return;
+    uintptr_t at = ((uintptr_t)sbrk(0) + strtoul(wall, NULL, 0)) & ~4095ul;
+    if (mmap((void *)at, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != (void *)at) {
+        perror("a wall before the break");
+        exit(99);
+    }
 }
 
 __attribute__((destructor)) static void end(void)
