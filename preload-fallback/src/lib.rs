@@ -16,6 +16,7 @@
 //! | `spawn` | following it through `exec` with an environment that was cleaned |
 //! | `record` | one record into the thread's ring; what to do when that is busy or full |
 //! | `touched` | which thread had a block in hand last, so that few records need the time |
+//! | `shadow` | where that is written, beside the heap |
 //! | `process` | the process's files and the rings of its threads |
 //! | `stacks` | the stack of a call, as far as it is to be recorded |
 //! | `rules` | how to leave the frame of a function, remembered by return address |
@@ -41,6 +42,7 @@ mod record;
 mod resolve;
 mod rules;
 mod segment;
+mod shadow;
 mod spawn;
 mod stacks;
 mod sys;

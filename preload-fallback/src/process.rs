@@ -99,7 +99,7 @@ pub(crate) fn stamp_of(thread: &Thread, alone: bool) -> u64 {
 /// Whether a record of a block needs no order towards those of other threads.
 #[inline(always)]
 pub(crate) fn alone_with(thread: &Thread, block: u64) -> bool {
-    alone() || touched::again(block, thread.tid.get())
+    alone() || touched::again(block, thread.number.get())
 }
 
 /// The stamp of a fork that begins now. What any thread does from here on gets a later one.
@@ -384,6 +384,7 @@ fn forget_parent(thread: &Thread) {
             unsafe { sys::unmap(base, chunk_bytes(number, slots)) };
         }
     }
+    touched::forget_parent(interrupted);
 }
 
 fn make_chunk(pid: u32, epoch: u64, chunk: u32) -> Option<*mut u8> {
@@ -436,7 +437,7 @@ fn take_ring(thread: &Thread, state: &State) -> bool {
             }
         }
         if owner.compare_exchange(old, u64::from(tid), Ordering::AcqRel, Relaxed).is_ok() {
-            take(thread, header, slots, tid, old as u32);
+            take(thread, index, (header, slots), tid, old as u32);
             return true;
         }
     }
@@ -459,19 +460,22 @@ fn take_ring(thread: &Thread, state: &State) -> bool {
     owner.owner.store(u64::from(tid), Release);
     // Before the first stamp: a daemon that does not see the ring knows that nothing in it is older.
     process.rings.store(rings + 1, Release);
-    take(thread, header, slots, tid, 0);
+    take(thread, rings, (header, slots), tid, 0);
     true
 }
 
-fn take(thread: &Thread, header: *const RingHeader, slots: *const Slot, tid: u32, old: u32) {
+/// Makes ring `index` the thread's, which was that of the thread `old`, or nobody's.
+fn take(thread: &Thread, index: u32, (header, slots): (*const RingHeader, *const Slot), tid: u32, old: u32) {
     if old != 0 || self::header().is_none_or(|process| process.rings.load(Relaxed) != 1) {
         ALONE.store((&raw const NEVER_ALONE).cast_mut(), Release);
+        touched::several_threads();
     }
     // SAFETY: the ring is mapped, has so many slots, and now is this thread's alone.
     unsafe { thread.ring.attach(header, slots, u64::from(RING_SLOTS.load(Relaxed))) };
     // SAFETY: a ring has a page-aligned place for this before its slots, all zero at first.
     unsafe { thread.stack.attach(header.cast::<u8>().wrapping_add(WALK_OFFSET).cast()) };
     thread.tid.set(tid);
+    thread.number.set(index as u16 + 1);
     thread.held.set(false);
     thread.impatient.set(false);
     thread.stamps_left.set(0);

@@ -20,6 +20,8 @@ pub(crate) struct Thread {
     pub(crate) key: AtomicU64,
     /// The thread's id.
     pub(crate) tid: Cell<u32>,
+    /// The number of its ring, which no other thread has at the same time; from 1.
+    pub(crate) number: Cell<u16>,
     /// The thread is in `fork`, and holds its ring there.
     pub(crate) held: Cell<bool>,
     /// The last wait for room was in vain: the next are short.

@@ -87,6 +87,11 @@ pub(crate) fn map_private(bytes: usize) -> Option<*mut u8> {
     map(bytes, 0x22, usize::MAX)
 }
 
+/// Memory that a child of a fork shares, all zero.
+pub(crate) fn map_shared(bytes: usize) -> Option<*mut u8> {
+    map(bytes, 0x21, usize::MAX)
+}
+
 /// Takes a mapping away.
 ///
 /// # Safety
