@@ -5,6 +5,8 @@
 //! one pair of malloc and free. Only private copies of libc carry the peers' probes, so that no other program of the
 //! machine is slowed.
 
+mod table;
+
 use crate::shell;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
@@ -25,6 +27,9 @@ enum How {
     Bare,
     /// Under `memfrag trace` with these words, with a recording whose losses count or without one.
     Memfrag { words: &'static [&'static str], counts_loss: bool },
+    /// Under the preload library, into rings with room for the whole measure, while their reader stands still: what
+    /// scales with threads where there are processors enough for the reader.
+    Library,
     /// Under `heaptrack --raw`.
     Heaptrack,
     /// While a bpftrace script keeps the set of live blocks.
@@ -51,6 +56,10 @@ const fn unrecorded(words: &'static [&'static str]) -> How {
     How::Memfrag { words, counts_loss: false }
 }
 
+/// Slots of a ring that has room for the records of [`LIBRARY_PAIRS`], and is full once after half as many again.
+const LIBRARY_SLOTS: u32 = 1 << 22;
+const LIBRARY_PAIRS: u32 = 1_500_000;
+
 const WAYS: &[Way] = &[
     Way { name: "bare", pairs: 5_000_000, threads: 1, how: How::Bare },
     Way { name: "bare, 2 threads", pairs: 5_000_000, threads: 2, how: How::Bare },
@@ -58,6 +67,8 @@ const WAYS: &[Way] = &[
     Way { name: "preload, 2 threads", pairs: 2_000_000, threads: 2, how: memfrag(PRELOAD) },
     Way { name: "preload, not recorded", pairs: 2_000_000, threads: 1, how: unrecorded(PRELOAD_ALONE) },
     Way { name: "preload, not rec., 2 threads", pairs: 2_000_000, threads: 2, how: unrecorded(PRELOAD_ALONE) },
+    Way { name: "preload, nobody reads", pairs: LIBRARY_PAIRS, threads: 1, how: How::Library },
+    Way { name: "preload, nobody reads, 2 threads", pairs: LIBRARY_PAIRS, threads: 2, how: How::Library },
     Way { name: "preload, stacks", pairs: 1_000_000, threads: 1, how: memfrag(PRELOAD_STACKS) },
     Way { name: "preload, stacks, not recorded", pairs: 1_000_000, threads: 1, how: unrecorded(PRELOAD_STACKS_ALONE) },
     Way { name: "heaptrack --raw", pairs: 1_000_000, threads: 1, how: How::Heaptrack },
@@ -92,7 +103,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             bench.turn(way, outcome);
         }
     }
-    table(&results)
+    table::print(&results)
 }
 
 /// The criterion benches by name: the library's own test harness, which `cargo bench` would run as well, does not
@@ -148,6 +159,8 @@ struct Bench {
     dir: PathBuf,
     pairs: PathBuf,
     memfrag: PathBuf,
+    /// The example that reads the library's rings and throws away what it has read.
+    reader: PathBuf,
 }
 
 /// Builds the program that allocates and frees in pairs, in a directory.
@@ -160,11 +173,20 @@ pub(crate) fn pairs(dir: &Path) -> Result<PathBuf> {
 
 impl Bench {
     fn new() -> Result<Self> {
-        shell::run(&mut shell::cargo(&["build", "--release", "--package", "memfrag"]))?;
+        shell::run(&mut shell::cargo(&[
+            "build",
+            "--release",
+            "--package",
+            "memfrag",
+            "--bins",
+            "--example",
+            "preload",
+        ]))?;
         let dir = shell::target_dir().join("bench");
         fs::create_dir_all(&dir)?;
         let pairs = pairs(&dir)?;
-        Ok(Self { dir, pairs, memfrag: shell::target_dir().join("release/memfrag") })
+        let built = shell::target_dir().join("release");
+        Ok(Self { dir, pairs, memfrag: built.join("memfrag"), reader: built.join("examples/preload") })
     }
 
     fn turn(&self, way: &Way, outcome: &mut Outcome) {
@@ -173,12 +195,12 @@ impl Bench {
         }
         match self.measure(way) {
             Ok((figure, lost)) => {
-                eprintln!("  {:<30}{:>10.1} ns, of its own{:>8.1}", way.name, figure.passed, figure.own);
+                eprintln!("  {:<34}{:>10.1} ns, of its own{:>8.1}", way.name, figure.passed, figure.own);
                 outcome.figures.push(figure);
                 outcome.lost += lost;
             }
             Err(error) => {
-                eprintln!("  {:<30}SKIPPED: {error:#}", way.name);
+                eprintln!("  {:<34}SKIPPED: {error:#}", way.name);
                 outcome.skipped = Some(format!("{error:#}"));
             }
         }
@@ -199,6 +221,11 @@ impl Bench {
                 let figure = figure(command.arg("--").arg(&self.pairs).args(&counts))?;
                 let lost = if counts_loss { self.lost(&recording, way)? } else { 0 };
                 Ok((figure, lost))
+            }
+            How::Library => {
+                let mut command = Command::new(&self.reader);
+                command.env("NULL", "1").env("SLOTS", LIBRARY_SLOTS.to_string());
+                Ok((figure(command.arg(&self.pairs).args(&counts).arg("held"))?, 0))
             }
             How::Heaptrack => {
                 ensure!(shell::find("heaptrack").is_some(), "heaptrack is not installed");
@@ -294,120 +321,4 @@ fn figure(command: &mut Command) -> Result<Pair> {
     let mut numbers = text.lines().rev().filter_map(|line| line.trim().parse().ok());
     let figures = numbers.next().zip(numbers.next());
     figures.map(|(passed, own)| Pair { passed, own }).context("the program printed no figures")
-}
-
-/// A ratio that DESIGN.md wants: its name, the two medians it is made of, and the bound.
-struct Goal {
-    what: &'static str,
-    value: Option<f64>,
-    bound: f64,
-    at_most: bool,
-}
-
-impl Goal {
-    const fn at_most(what: &'static str, value: Option<f64>, bound: f64) -> Self {
-        Self { what, value, bound, at_most: true }
-    }
-
-    const fn at_least(what: &'static str, value: Option<f64>, bound: f64) -> Self {
-        Self { what, value, bound, at_most: false }
-    }
-}
-
-/// What passes for a pair depends on how many processors there are for the program, for who reads its events and for who
-/// writes them; what the program's own threads are given, on the calls alone.
-fn table(results: &[Outcome]) -> Result<()> {
-    let columns = ["way", "threads", "ns a pair", "added", "of its own", "lost"];
-    let [way, threads, pair, more, own, lost] = columns;
-    println(&format!("\n{way:<30}{threads:>8}{pair:>12}{more:>10}{own:>12}{lost:>8}"))?;
-    let median_of = |name: &str, of| WAYS.iter().zip(results).find(|(way, _)| way.name == name)?.1.median(of);
-    let median = |name: &str| median_of(name, |pair| pair.passed);
-    let added = |name: &str, bare: &str| Some(median(name)? - median(bare)?);
-    let own = |name: &str| median_of(name, |pair| pair.own);
-    let own_added = |name: &str, bare: &str| Some(own(name)? - own(bare)?);
-    for (way, outcome) in WAYS.iter().zip(results) {
-        let bare = if way.threads == 1 { "bare" } else { "bare, 2 threads" };
-        match (&outcome.skipped, median(way.name)) {
-            (None, Some(figure)) => println(&format!(
-                "{:<30}{:>8}{figure:>12.1}{:>10.1}{:>12.1}{:>8}",
-                way.name,
-                way.threads,
-                added(way.name, bare).unwrap_or(0.0),
-                own_added(way.name, bare).unwrap_or(0.0),
-                outcome.lost
-            ))?,
-            (reason, _) => {
-                println(&format!("{:<30}SKIPPED: {}", way.name, reason.as_deref().unwrap_or("no figure")))?;
-            }
-        }
-    }
-    let ratio = |left: Option<f64>, right: Option<f64>| Some(left? / right?);
-    let goals = [
-        Goal::at_most("ebpf / empty programs", ratio(median("ebpf"), median("ebpf, empty programs")), 1.25),
-        Goal::at_least("first instructions / ebpf", ratio(median("ebpf at first instructions"), median("ebpf")), 3.0),
-        Goal::at_least("bpftrace / ebpf", ratio(median("bpftrace, live set"), median("ebpf")), 4.0),
-        Goal::at_most(
-            "added: preload / heaptrack",
-            ratio(added("preload", "bare"), added("heaptrack --raw", "bare")),
-            0.25,
-        ),
-        Goal::at_most(
-            "the same, not recorded",
-            ratio(added("preload, not recorded", "bare"), added("heaptrack --raw", "bare")),
-            0.25,
-        ),
-        Goal::at_most(
-            "added: stacks / heaptrack",
-            ratio(added("preload, stacks", "bare"), added("heaptrack --raw", "bare")),
-            0.5,
-        ),
-        Goal::at_most(
-            "preload: 2 threads / 1",
-            ratio(added("preload, 2 threads", "bare, 2 threads"), added("preload", "bare")),
-            1.3,
-        ),
-        Goal::at_most(
-            "the same, not recorded",
-            ratio(added("preload, not rec., 2 threads", "bare, 2 threads"), added("preload, not recorded", "bare")),
-            1.3,
-        ),
-        Goal::at_most(
-            "own time: preload / heaptrack",
-            ratio(own_added("preload", "bare"), own_added("heaptrack --raw", "bare")),
-            0.25,
-        ),
-        Goal::at_most(
-            "own time: 2 threads / 1",
-            ratio(own_added("preload, 2 threads", "bare, 2 threads"), own_added("preload", "bare")),
-            1.3,
-        ),
-    ];
-    println(&format!("\n{:<30}{:>8}{:>12}", "ratio", "found", "to reach"))?;
-    for Goal { what, value, bound, at_most } in goals {
-        let sign = if at_most { "<=" } else { ">=" };
-        let reach = format!("{sign} {bound}");
-        match value {
-            Some(value) => {
-                let met = if at_most { value <= bound } else { value >= bound };
-                println(&format!("{what:<30}{value:>8.2}{reach:>12}  {}", if met { "met" } else { "MISSED" }))?;
-            }
-            None => println(&format!("{what:<30}{:>8}{reach:>12}  not measured", "-"))?,
-        }
-    }
-    let recorded = |(way, outcome): (&Way, &Outcome)| {
-        let counted = matches!(way.how, How::Memfrag { counts_loss: true, .. }) && outcome.skipped.is_none();
-        counted.then_some(outcome.lost)
-    };
-    let lost: Vec<u64> = WAYS.iter().zip(results).filter_map(recorded).collect();
-    if lost.is_empty() {
-        return println(&format!("{:<30}{:>8}{:>12}  not measured", "events lost", "-", "0"));
-    }
-    let lost: u64 = lost.iter().sum();
-    println(&format!("{:<30}{lost:>8}{:>12}  {}", "events lost", "0", if lost == 0 { "met" } else { "MISSED" }))
-}
-
-/// The table is the verb's result, so it goes to standard output.
-fn println(line: &str) -> Result<()> {
-    use std::io::Write;
-    Ok(writeln!(std::io::stdout(), "{line}")?)
 }
