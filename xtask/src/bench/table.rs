@@ -3,7 +3,7 @@
 use super::{How, Outcome, WAYS, Way};
 use anyhow::Result;
 
-/// A ratio that DESIGN.md wants: its name, the two medians it is made of, and the bound.
+/// A ratio that is wanted: its name, what was found, and the bound.
 struct Goal {
     what: &'static str,
     value: Option<f64>,
@@ -27,11 +27,10 @@ pub(super) fn print(results: &[Outcome]) -> Result<()> {
     let columns = ["way", "threads", "ns a pair", "added", "of its own", "lost"];
     let [way, threads, pair, more, own, lost] = columns;
     println(&format!("\n{way:<34}{threads:>8}{pair:>12}{more:>10}{own:>12}{lost:>8}"))?;
-    let median_of = |name: &str, of| WAYS.iter().zip(results).find(|(way, _)| way.name == name)?.1.median(of);
-    let median = |name: &str| median_of(name, |pair| pair.passed);
+    let of = |name: &str| WAYS.iter().zip(results).find(|(way, _)| way.name == name).map(|(_, outcome)| outcome);
+    let median = |name: &str| of(name)?.median();
     let added = |name: &str, bare: &str| Some(median(name)? - median(bare)?);
-    let own = |name: &str| median_of(name, |pair| pair.own);
-    let own_added = |name: &str, bare: &str| Some(own(name)? - own(bare)?);
+    let own_added = |name: &str, bare: &str| Some(of(name)?.least_own()? - of(bare)?.least_own()?);
     for (way, outcome) in WAYS.iter().zip(results) {
         let bare = if way.threads == 1 { "bare" } else { "bare, 2 threads" };
         match (&outcome.skipped, median(way.name)) {
