@@ -179,6 +179,15 @@ fn run(command: &mut Command) -> Run {
     run_in(PreloadSession::create().expect("a session"), command, &[])
 }
 
+/// Runs the program with an allocator behind the library whose functions may be interrupted anywhere and left.
+fn run_on_bump(name: &str) -> Run {
+    let session = PreloadSession::create().expect("a session");
+    let (variable, mut libraries) = session.env().remove(0);
+    libraries.push(":");
+    libraries.push(program("bump", &["-shared", "-fPIC"]));
+    run_in(session, &mut Command::new(program(name, &[])), &[(variable, libraries)])
+}
+
 #[test]
 fn every_function_is_recorded_as_it_was_called() {
     let run = run(&mut Command::new(program("every_function", &[])));
@@ -249,12 +258,7 @@ fn threads_that_pass_blocks_to_each_other_are_in_causal_order_and_counted_exactl
 
 #[test]
 fn handlers_that_interrupt_and_leave_hooks_lose_nothing() {
-    let bump = program("bump", &["-shared", "-fPIC"]);
-    let session = PreloadSession::create().expect("a session");
-    let (name, mut libraries) = session.env().remove(0);
-    libraries.push(":");
-    libraries.push(bump);
-    let run = run_in(session, &mut Command::new(program("signals", &[])), &[(name, libraries)]);
+    let run = run_on_bump("signals");
     assert!(run.status.success());
     let counts: Vec<usize> = run.stdout.split_whitespace().map(|count| count.parse().unwrap()).collect();
     let &[main, handler, jumps] = counts.as_slice() else { panic!("{:?}", run.stdout) };
@@ -268,12 +272,7 @@ fn handlers_that_interrupt_and_leave_hooks_lose_nothing() {
 
 #[test]
 fn what_no_record_can_tell_is_counted_and_told_as_a_gap() {
-    let bump = program("bump", &["-shared", "-fPIC"]);
-    let session = PreloadSession::create().expect("a session");
-    let (name, mut libraries) = session.env().remove(0);
-    libraries.push(":");
-    libraries.push(bump);
-    let run = run_in(session, &mut Command::new(program("far", &[])), &[(name, libraries)]);
+    let run = run_on_bump("far");
     assert!(run.status.success());
     assert_eq!(run.counter(Counter::Dropped), 6);
     assert_eq!((run.mallocs(0, 4004), run.mallocs(0, 1001)), (0, 10));

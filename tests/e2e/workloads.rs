@@ -20,6 +20,7 @@ fn burst(backend: Backend) -> Result<()> {
 }
 
 fn pareto(backend: Backend) -> Result<()> {
+    // 2.9 by the distribution, 0.15 more or less for so many blocks.
     workload(backend, "pareto", 2.5)
 }
 
