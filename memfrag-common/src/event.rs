@@ -3,6 +3,11 @@
 use crate::function::Function;
 use crate::record::{Kind, Record, UNKNOWN_STATUS};
 
+/// The flag of `clone` (`include/uapi/linux/sched.h`) with which the child acts on its parent's address space.
+pub const CLONE_VM: u64 = 0x100;
+/// The flag with which the child is a thread of its parent.
+pub const CLONE_THREAD: u64 = 0x1_0000;
+
 /// One event of a traced process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -74,7 +79,7 @@ pub enum Op {
     Fork {
         /// The new process's id.
         child: u32,
-        /// The flags of `clone`: with `CLONE_VM` the child acts on the parent's own heap.
+        /// The flags of `clone`: with [`CLONE_VM`] the child acts on the parent's own heap.
         flags: u64,
     },
     /// The process starts another program with an empty heap.

@@ -1,7 +1,7 @@
 //! The heap that a list of events amounts to, worked out the plain way: a map for each process. It is there to catch
 //! events out of order, missing or doubled, and shares no code with memfrag's own reconstruction.
 
-use memfrag_common::{Event, Op};
+use memfrag_common::event::{CLONE_VM, Event, Op};
 use std::collections::HashMap;
 
 /// A block as it was asked for.
@@ -29,8 +29,6 @@ pub struct Oracle {
     /// What cannot be, in words.
     pub contradictions: Vec<String>,
 }
-
-const CLONE_VM: u64 = 0x100;
 
 impl Oracle {
     /// Goes through the events in their order.

@@ -8,11 +8,10 @@ use crate::stacks::{forget_code, inherit_code, replace_code};
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
+use memfrag_common::event::CLONE_THREAD;
 use memfrag_common::names::{Limit, noted};
 use memfrag_common::record::UNKNOWN_STATUS;
 use memfrag_common::{Kind, Record};
-
-const CLONE_THREAD: u64 = 0x0001_0000;
 
 /// Offsets in the tracepoint `task:task_newtask`, the same in every kernel that memfrag supports.
 const NEWTASK_PID: usize = 8;

@@ -11,14 +11,9 @@ use super::totals::Anomalies;
 use crate::glibc::Layout;
 use crate::target::{MemorySample, ProcessInfo};
 use hashbrown::HashMap;
-use memfrag_common::{Event, Op};
+use memfrag_common::event::{CLONE_THREAD, CLONE_VM, Event, Op};
 
 mod saved;
-
-/// The child acts on the parent's address space.
-const CLONE_VM: u64 = 0x100;
-/// The child is a thread of the parent.
-const CLONE_THREAD: u64 = 0x1_0000;
 
 /// A fork that comes this many nanoseconds after the child's first event is a late report; a later one means that
 /// the id was used again.

@@ -3,14 +3,9 @@
 use super::heap::ModelHeap;
 use super::policy::Policy;
 use crate::glibc::Layout;
-use memfrag_common::{Event, Op};
+use memfrag_common::event::{CLONE_THREAD, CLONE_VM, Event, Op};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-
-/// The child acts on the parent's address space.
-const CLONE_VM: u64 = 0x100;
-/// The child is a thread of the parent.
-const CLONE_THREAD: u64 = 0x1_0000;
 
 /// What makes the policies of a heap: called for each heap that begins with nothing, with the process's id and how many
 /// programs that process had run before.

@@ -1,13 +1,8 @@
 //! Which heap of a recording is replayed.
 
 use crate::recording::{Item, Reader};
-use memfrag_common::Op;
+use memfrag_common::event::{CLONE_THREAD, CLONE_VM, Op};
 use std::collections::HashMap;
-
-/// The clone flag of a child that acts on its parent's address space.
-const CLONE_VM: u64 = 0x100;
-/// The clone flag of a child that is a thread of its parent.
-const CLONE_THREAD: u64 = 0x1_0000;
 
 /// A program that a recorded process ran.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
