@@ -18,6 +18,9 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"memfragS");
 /// Version of the layout. Library and daemon are always of one build; this catches a library left in the environment.
 pub const VERSION: u32 = 2;
 
+/// What the name of a session's directory begins with; the daemon's process id, `-` and a hexadecimal number follow.
+pub const DIRECTORY: &str = "memfrag-";
+
 /// The library's file name in the session's directory.
 pub const LIBRARY: &str = "libmemfrag_preload.so";
 
@@ -30,6 +33,10 @@ pub const SESSION_FILE: &str = "session";
 
 /// The file of the [table of stacks](crate::stacks) in [`DATA`], where stacks are recorded.
 pub const STACKS_FILE: &str = "stacks";
+
+/// Bytes of the shared memory without a file that the library keeps in a process of several threads: by this length,
+/// which nobody else's mapping is likely to have, it is told from the program's own.
+pub const SHADOW_BYTES: usize = (16 << 20) + 0x1_f000;
 
 /// Rings in one file.
 pub const RINGS_PER_CHUNK: u32 = 16;

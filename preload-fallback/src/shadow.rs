@@ -9,13 +9,14 @@ use crate::sys;
 use core::ptr;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU16, AtomicU64};
+use memfrag_common::session::SHADOW_BYTES;
 
 /// Places for regions, a power of two.
 const PLACES: usize = 128;
 const REGION_BITS: u32 = 20;
 /// Numbers of a region.
 const NUMBERS: usize = 1 << (REGION_BITS - 4);
-const BYTES: usize = PLACES * NUMBERS * size_of::<AtomicU16>();
+const _: () = assert!(PLACES * NUMBERS * size_of::<AtomicU16>() <= SHADOW_BYTES);
 
 /// In place of a region's number: there is no shadow; nobody has the place yet.
 const CLOSED: u64 = u64::MAX;
@@ -64,7 +65,7 @@ impl Shadow {
         if !self.base.load(Relaxed).is_null() {
             return;
         }
-        let Some(base) = sys::map_shared(BYTES) else { return };
+        let Some(base) = sys::map_shared(SHADOW_BYTES) else { return };
         self.base.store(base.cast(), Relaxed);
         for region in &self.regions {
             region.store(FREE, Release);
@@ -80,7 +81,7 @@ impl Shadow {
         let base = self.base.swap(ptr::null_mut(), Relaxed);
         if !base.is_null() && !keep_mapped {
             // SAFETY: this thread is the only one of its process, and nobody uses the mapping.
-            unsafe { sys::unmap(base.cast(), BYTES) };
+            unsafe { sys::unmap(base.cast(), SHADOW_BYTES) };
         }
     }
 }

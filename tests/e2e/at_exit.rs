@@ -2,7 +2,7 @@
 //! malloc says of itself and what the kernel counts all describe one and the same moment.
 
 use crate::heap_walk::child;
-use crate::resident::rollup;
+use crate::resident::{of_mappings, rollup};
 use anyhow::{Context, Result, ensure};
 use memfrag::glibc::{ChunkKind, Confidence, Segment, Walk};
 use memfrag_tests::known_heap::of_malloc_info;
@@ -157,6 +157,10 @@ fn pieces_of_agreeing(backend: Backend, target: &mut Command) -> Result<usize> {
     let resident = rollup(pid, "Rss:")?;
     let pieces = &walk.layout.arenas[0].segments;
     let in_main = in_pieces(pid, pieces)?;
+    let of_session = |line: &str| line.contains("/memfrag-") && line.contains("/data/");
+    let own = of_mappings(pid, |line| {
+        line.contains("/libmemfrag_preload.so") || of_session(line) || line.contains("/dev/zero")
+    })?;
     memfrag.signal(libc::SIGINT)?;
     until("the trace has ended", Duration::from_mins(1), || {
         Ok(Report::of(&recording).is_ok_and(|report| report.nothing_lost().is_ok()))
@@ -169,6 +173,8 @@ fn pieces_of_agreeing(backend: Backend, target: &mut Command) -> Result<usize> {
     let used = knows_every_chunk(process, &walk)?;
     let ledger = &process["end"]["ledger"];
     of_ledger(ledger, &walk, resident)?;
+    ensure!(ledger["not_malloc_memfrag"] == own, "{own} bytes are memfrag's own: {ledger}");
+    ensure!((own > 0) == (backend == Backend::Preload), "{own} bytes are memfrag's own");
     let main = &ledger["places"]["main_arena"]["resident"];
     ensure!(*main == in_main, "{in_main} bytes of the main arena's {} pieces are resident: {ledger}", pieces.len());
     eprintln!(
@@ -241,11 +247,9 @@ fn of_ledger(ledger: &Value, walk: &Walk, resident: u64) -> Result<()> {
 /// Resident bytes of the main arena: those that the kernel counts for the heap segment, and the pages of what the arena
 /// had to map where the break could not grow.
 fn in_pieces(pid: u32, pieces: &[Segment]) -> Result<u64> {
-    let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps"))?;
-    let mut lines = smaps.lines().skip_while(|line| !line.ends_with("[heap]"));
-    let heap = lines.next().context("no heap segment")?;
-    let resident = lines.find_map(|line| line.strip_prefix("Rss:")).context("a mapping without its pages")?;
-    let resident = resident.trim().trim_end_matches("kB").trim().parse::<u64>()? * 1024;
+    let resident = of_mappings(pid, |line| line.ends_with("[heap]"))?;
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let heap = maps.lines().find(|line| line.ends_with("[heap]")).context("no heap segment")?;
     let (start, end) = heap.split_once(' ').and_then(|(range, _)| range.split_once('-')).context("no addresses")?;
     let heap = u64::from_str_radix(start, 16)?..u64::from_str_radix(end, 16)?;
     let mapped = pieces.iter().filter(|piece| !heap.contains(&piece.range.start));

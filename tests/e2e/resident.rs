@@ -140,6 +140,21 @@ pub(crate) fn rollup(pid: u32, name: &str) -> Result<u64> {
     Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()? * 1024)
 }
 
+/// Resident bytes of the mappings whose line in `smaps` is one of these.
+pub(crate) fn of_mappings(pid: u32, one_of_these: impl Fn(&str) -> bool) -> Result<u64> {
+    let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps"))?;
+    let (mut counts, mut sum) = (false, 0);
+    for line in smaps.lines() {
+        let (first, rest) = line.split_once(' ').context("a line without a value")?;
+        if !first.ends_with(':') {
+            counts = one_of_these(line);
+        } else if counts && first == "Rss:" {
+            sum += rest.trim().trim_end_matches(" kB").parse::<u64>()? * 1024;
+        }
+    }
+    Ok(sum)
+}
+
 /// The child of this name, 0 while there is none.
 fn child(parent: u32, name: &str) -> Result<u32> {
     for entry in std::fs::read_dir("/proc")? {

@@ -22,7 +22,7 @@ const blame: Blame = {
 const ledger: Ledger = {
     at_ns: 1, source: "walk", rss: 200 * MIB, free_pages: 150 * MIB, requested: 10 * MIB, rounding: MIB / 2, rounding_header: 0, rounding_padding: 0,
     cached: 0, free_in_pages: 10 * MIB, metadata: 0, untracked: 0, not_malloc: 29.5 * MIB, not_malloc_files: 0, not_malloc_stacks: 0,
-    not_malloc_anonymous: 0, not_malloc_other: 0, unexplained: 0, untouched: 0,
+    not_malloc_anonymous: 0, not_malloc_other: 0, not_malloc_memfrag: 0, unexplained: 0, untouched: 0,
 };
 function report(change: Partial<ProcessReport> = {}): ProcessReport {
     return {
@@ -64,6 +64,16 @@ test("malloc_trim is spoken of only where the allocator has it, and of a process
     const other = words({ allocator: { name: "jemalloc", version: null, path: "" } });
     assert.match(other, /dirty_decay_ms/);
     assert.doesNotMatch(other, /malloc_trim|memfrag trim/);
+});
+
+test("what memfrag has in the process is not held against it", () => {
+    const words = (not_malloc_memfrag: number) => {
+        const counted = { ...ledger, rss: 100 * MIB, not_malloc: 80 * MIB, not_malloc_memfrag };
+        return findings(report({ end: { ...report().end, ledger: counted } }), null).map((one) => `${one.amount} ${one.text}`).join("\n");
+    };
+    assert.match(words(0), /80.0 % of resident memory is not malloc's/);
+    assert.match(words(20 * MIB), /75.0 % of resident memory is not malloc's/);
+    assert.doesNotMatch(words(70 * MIB), /not malloc's/);
 });
 
 test("pages that older blocks may hold are not said to be free", () => {

@@ -95,12 +95,14 @@ pub struct NotMalloc {
     pub anonymous: u64,
     /// Shared memory and everything else.
     pub other: u64,
+    /// What memfrag itself has in the process: the preload library and its memory.
+    pub memfrag: u64,
 }
 
 impl NotMalloc {
     /// All of it.
     pub const fn sum(&self) -> u64 {
-        self.files + self.stacks + self.anonymous + self.other
+        self.files + self.stacks + self.anonymous + self.other + self.memfrag
     }
 }
 
@@ -190,6 +192,7 @@ fn not_malloc(residency: &Residency) -> NotMalloc {
             RegionKind::File => &mut sums.files,
             RegionKind::Stack => &mut sums.stacks,
             RegionKind::Other => &mut sums.other,
+            RegionKind::Memfrag => &mut sums.memfrag,
         };
         *sum += region.resident_bytes;
     }

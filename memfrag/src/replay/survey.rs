@@ -27,7 +27,7 @@ pub(super) struct Live {
     site: u64,
 }
 
-/// Resident bytes by kind of mapping.
+/// Resident bytes by kind of mapping, memfrag's own left out, which a replay has none of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kinds {
     /// The brk heap.
@@ -53,6 +53,7 @@ impl Kinds {
                 RegionKind::Stack => &mut kinds.stack,
                 RegionKind::File => &mut kinds.file,
                 RegionKind::Other => &mut kinds.other,
+                RegionKind::Memfrag => continue,
             } += region.resident_bytes;
         }
         kinds

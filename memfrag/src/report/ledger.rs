@@ -51,6 +51,9 @@ pub struct Ledger {
     pub not_malloc_anonymous: u64,
     /// Of it, shared memory and everything else.
     pub not_malloc_other: u64,
+    /// Of it, the preload library with its rings and its shadow of the heap, which a process has only while it is
+    /// traced.
+    pub not_malloc_memfrag: u64,
     /// What does not add up.
     pub unexplained: i64,
     /// Requested bytes that are not resident; they are no part of the sum.
@@ -97,6 +100,9 @@ pub struct Lines {
     pub untracked: u64,
 }
 
+/// What the text calls the preload library and its memory.
+pub(super) const MEMFRAGS: &str = "memfrag's, while it traces";
+
 /// The JSON's word for where a layout comes from.
 pub(super) const fn source_name(source: Source) -> &'static str {
     match source {
@@ -132,6 +138,7 @@ impl Ledger {
             not_malloc_stacks: not_malloc.stacks,
             not_malloc_anonymous: not_malloc.anonymous,
             not_malloc_other: not_malloc.other,
+            not_malloc_memfrag: not_malloc.memfrag,
             unexplained: counted.unexplained(),
             untouched: counted.untouched,
             contradicted_blocks: counted.contradicted.blocks,

@@ -8,11 +8,12 @@ mod scan;
 
 use super::maps::MapLine;
 use super::process::{self, ProcessError, Stat};
+use memfrag_common::session::{DIRECTORY, SHADOW_BYTES};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
@@ -31,6 +32,8 @@ pub enum RegionKind {
     File = 4,
     /// Shared memory without a file, and everything else.
     Other = 5,
+    /// Of memfrag itself: the preload library, the rings that it writes, and its shadow of the heap.
+    Memfrag = 6,
 }
 
 impl RegionKind {
@@ -42,6 +45,7 @@ impl RegionKind {
             3 => Self::Stack,
             4 => Self::File,
             5 => Self::Other,
+            6 => Self::Memfrag,
             _ => return None,
         })
     }
@@ -49,12 +53,15 @@ impl RegionKind {
     /// What the mapping of this line is.
     fn of(line: &MapLine) -> Self {
         let name = line.path.as_os_str().as_bytes();
+        let is_shadow = || line.shared && line.end - line.start == SHADOW_BYTES as u64;
         match name {
             b"[heap]" => Self::Heap,
             b"[stack]" => Self::Stack,
+            _ if name.starts_with(b"/dev/zero") && is_shadow() => Self::Memfrag,
             _ if [&b"/memfd:"[..], b"/SYSV", b"/dev/zero", b"/anon_hugepage"].iter().any(|x| name.starts_with(x)) => {
                 Self::Other
             }
+            _ if line.is_file() && is_of_session(&line.path) => Self::Memfrag,
             _ if line.is_file() => Self::File,
             b"" if line.writable && !line.shared => Self::Anonymous,
             _ if name.starts_with(b"[anon:") && line.writable && !line.shared => Self::Anonymous,
@@ -66,6 +73,14 @@ impl RegionKind {
     pub const fn may_hold_blocks(self) -> bool {
         matches!(self, Self::Heap | Self::Anonymous)
     }
+}
+
+/// Whether the file lies in the directory of a session of the preload backend.
+fn is_of_session(path: &Path) -> bool {
+    path.components().any(|part| {
+        let name = part.as_os_str().to_str().and_then(|name| name.strip_prefix(DIRECTORY)?.split_once('-'));
+        name.is_some_and(|(pid, number)| pid.parse::<u32>().is_ok() && u128::from_str_radix(number, 16).is_ok())
+    })
 }
 
 /// One mapping of a process, and what of it is resident.

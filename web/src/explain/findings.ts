@@ -95,8 +95,10 @@ function shares(ledger: NonNullable<ProcessReport["end"]["ledger"]>, report: Pro
     if (ledger.rounding > ledger.requested * 0.25 && ledger.rounding > 1 << 20) {
         found.push({ amount: bytes(ledger.rounding), text: `are headers and padding, ${percent(ledger.rounding / Math.max(1, ledger.requested))} on top of what was asked.`, next: "Many small blocks: Distributions shows which sizes.", tone: "look", owner: null });
     }
-    if (ledger.not_malloc > ledger.rss * 0.5) {
-        found.push({ amount: percent(ledger.not_malloc / ledger.rss), text: "of resident memory is not malloc's at all.", next: "Files, stacks, or mappings of the program's own: see /proc/PID/smaps.", tone: "look", owner: null });
+    // What memfrag's own library has in the process goes with it.
+    const [foreign, without] = [ledger.not_malloc - ledger.not_malloc_memfrag, ledger.rss - ledger.not_malloc_memfrag];
+    if (foreign > without * 0.5) {
+        found.push({ amount: percent(foreign / without), text: "of resident memory is not malloc's at all.", next: "Files, stacks, or mappings of the program's own: see /proc/PID/smaps.", tone: "look", owner: null });
     }
     if (report.allocator && report.allocator.name !== "glibc") {
         found.push({ amount: report.allocator.name, text: "lays its memory out in ways of its own: free memory inside pages, rounding and caches are told as one.", next: "", tone: "caution", owner: null });

@@ -53,7 +53,7 @@ const LEDGER = {
     },
     not_malloc: {
         name: "Not malloc",
-        what: "Resident memory that the allocator does not own: program and library files, stacks, mappings of the program's own.",
+        what: "Resident memory that the allocator does not own: program and library files, stacks, mappings of the program's own, and under the preload backend memfrag's library with its rings while it traces.",
         formula: "RSS − everything above",
         todo: "Not a matter of malloc: look at /proc/PID/smaps.",
     },

@@ -21,6 +21,8 @@ export interface Ledger {
     not_malloc_stacks: number;
     not_malloc_anonymous: number;
     not_malloc_other: number;
+    /** The preload library and its memory. */
+    not_malloc_memfrag: number;
     unexplained: number;
     untouched: number;
 }

@@ -81,6 +81,7 @@ proptest! {
             other(3, RegionKind::Stack, 0x1000),
             other(4, RegionKind::Other, 0x2000),
             buffer,
+            other(6, RegionKind::Memfrag, 0x3000),
         ];
         sample.residency.regions.splice(0..0, regions);
         let pages = ResidentPages::new(&sample.residency);
@@ -101,7 +102,7 @@ proptest! {
         let heap = sample.residency.regions.iter().find(|region| region.kind == RegionKind::Heap).expect("made so");
         let top = sample.layout.arenas[0].segments[0].range.end;
         let foreign = pages.bytes_in(top..heap.range.end);
-        let not_malloc = NotMalloc { files: 0x7000, stacks: 0x1000, anonymous: 0x2000 + foreign, other: 0x2000 };
+        let not_malloc = NotMalloc { files: 0x7000, stacks: 0x1000, anonymous: 0x2000 + foreign, other: 0x2000, memfrag: 0x3000 };
         prop_assert_eq!(ledger.not_malloc, not_malloc);
         prop_assert_eq!(ledger.unexplained(), 0);
         prop_assert_eq!(ledger.rss, sample.residency.resident_bytes());

@@ -4,7 +4,7 @@
 //! was killed, and is removed by the next one.
 
 use crate::target::process;
-use memfrag_common::session::{DATA, LIBRARY};
+use memfrag_common::session::{DATA, DIRECTORY, LIBRARY};
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
@@ -15,9 +15,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The library, as built with this program.
 static LIBRARY_BYTES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libmemfrag_preload.so"));
-
-/// What the names of sessions' directories begin with.
-const PREFIX: &str = "memfrag-";
 
 /// The session's directories. They are removed when this is dropped.
 #[derive(Debug)]
@@ -110,7 +107,7 @@ fn candidates() -> Vec<PathBuf> {
 fn make_unique(parent: &Path) -> io::Result<(PathBuf, File)> {
     let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
     for attempt in 0..100 {
-        let name = format!("{PREFIX}{}-{:x}", std::process::id(), time + attempt);
+        let name = format!("{DIRECTORY}{}-{:x}", std::process::id(), time + attempt);
         let (unlocked, path) = (parent.join(format!(".{name}")), parent.join(name));
         match DirBuilder::new().mode(0o700).create(&unlocked) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
@@ -150,7 +147,7 @@ fn remove_orphans(parent: &Path, user: u32) {
 
 /// The daemon's id, if this is how a session's directory is called: the prefix, the id, and a time.
 fn daemon_of(name: &str) -> Option<u32> {
-    let (daemon, time) = name.strip_prefix(PREFIX)?.split_once('-')?;
+    let (daemon, time) = name.strip_prefix(DIRECTORY)?.split_once('-')?;
     u128::from_str_radix(time, 16).ok()?;
     daemon.parse().ok()
 }
@@ -195,7 +192,7 @@ mod tests {
         let (made, lock) = make_unique(parent).unwrap();
         let mut daemon = std::process::Command::new("true").spawn().unwrap();
         daemon.wait().unwrap();
-        let path = parent.join(format!("{PREFIX}{}-1234abcd", daemon.id()));
+        let path = parent.join(format!("{DIRECTORY}{}-1234abcd", daemon.id()));
         fs::rename(made, &path).unwrap();
         fs::write(path.join(LIBRARY), LIBRARY_BYTES).unwrap();
         fs::create_dir(path.join(DATA)).unwrap();

@@ -1,6 +1,7 @@
 //! Two states for the terminal.
 
 use super::model::{Between, ComparedSite, Comparison, Side};
+use crate::report::ledger::MEMFRAGS;
 use crate::report::model::{Amount, Ledger};
 use crate::report::page::{Page, Style, Tone, clean, shorten};
 use crate::report::units::{bytes, count, duration, plural};
@@ -76,7 +77,7 @@ impl Page {
     fn ledgers(&mut self, a: &Ledger, b: &Ledger) {
         self.heading(&format!("Where resident memory goes, seen at {} and {}", duration(a.at_ns), duration(b.at_ns)));
         let known = a.source != "unknown" && b.source != "unknown";
-        let lines: [Line; 8] = [
+        let lines: [Line; 9] = [
             (if known { "free pages" } else { "pages without a block" }, |it| it.free_pages),
             ("requested", |it| it.requested),
             ("rounding", |it| it.rounding),
@@ -84,7 +85,8 @@ impl Page {
             (if known { "free inside pages" } else { "free, rounding, allocator's" }, |it| it.free_in_pages),
             ("allocator's own", |it| it.metadata),
             ("untracked", |it| it.untracked),
-            ("not malloc", |it| it.not_malloc),
+            ("not malloc", |it| it.not_malloc - it.not_malloc_memfrag),
+            (MEMFRAGS, |it| it.not_malloc_memfrag),
         ];
         for (name, of) in lines {
             if of(a) > 0 || of(b) > 0 {

@@ -1,6 +1,7 @@
 //! The ledger as lines with bars.
 
 use crate::report::chart::bar;
+use crate::report::ledger::MEMFRAGS;
 use crate::report::model::Ledger;
 use crate::report::page::{Page, Tone};
 use crate::report::units::{bytes, duration, plural};
@@ -21,7 +22,8 @@ impl Page {
             (if is_known { "free inside pages" } else { "free, rounding, allocator's" }, ledger.free_in_pages, true),
             ("allocator's own", ledger.metadata, is_known),
             ("untracked", ledger.untracked, ledger.untracked > 0 || ledger.source == "walk"),
-            ("not malloc", ledger.not_malloc, true),
+            ("not malloc", ledger.not_malloc - ledger.not_malloc_memfrag, true),
+            (MEMFRAGS, ledger.not_malloc_memfrag, false),
         ];
         let width = self.style.width().saturating_sub(LEFT);
         let mut before = 0;

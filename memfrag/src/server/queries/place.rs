@@ -271,5 +271,6 @@ const fn label(kind: RegionKind) -> &'static str {
         RegionKind::Stack => "stack",
         RegionKind::File => "file",
         RegionKind::Other => "other",
+        RegionKind::Memfrag => "memfrag's own",
     }
 }

@@ -125,6 +125,14 @@ fn regions_are_told_apart() {
     assert_eq!(kind("1000-2000 ---p 00000000 00:00 0 "), RegionKind::Other);
     assert_eq!(kind("1000-2000 rw-p 00000000 00:00 0    [stack]"), RegionKind::Stack);
     assert_eq!(kind("1000-2000 rw-p 00000000 08:01 7    /usr/lib/libc.so.6"), RegionKind::File);
+    let library = "1000-2000 r-xp 00000000 00:1b 7    /dev/shm/memfrag-5096-18eaaf42ba974801/libmemfrag_preload.so";
+    assert_eq!(kind(library), RegionKind::Memfrag);
+    let ring = "1000-2000 rw-s 00000000 00:1b 7    /tmp/memfrag-5096-18eaaf42ba974801/data/5120-68420dd10557 (deleted)";
+    assert_eq!(kind(ring), RegionKind::Memfrag);
+    assert_eq!(kind("7f0000000000-7f000101f000 rw-s 00000000 00:01 7    /dev/zero (deleted)"), RegionKind::Memfrag);
+    for name in ["memfrag-1.0-a", "memfrag-7", "memfrag-7-x", "xmemfrag-7-a"] {
+        assert_eq!(kind(&format!("1000-2000 r-xp 00000000 08:01 7    /opt/{name}/lib.so")), RegionKind::File, "{name}");
+    }
     assert_eq!(kind("1000-2000 rw-s 00000000 00:01 7    /memfd:x (deleted)"), RegionKind::Other);
     assert_eq!(kind("1000-2000 rw-s 00000000 00:01 7    /dev/zero (deleted)"), RegionKind::Other);
     assert_eq!(kind("1000-2000 r--p 00000000 00:00 0    [vvar]"), RegionKind::Other);

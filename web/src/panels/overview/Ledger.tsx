@@ -45,13 +45,18 @@ export function Ledger({ ledger }: { ledger: Counted }) {
     );
 }
 
+function foreign(ledger: Counted): string {
+    const own = ledger.not_malloc_memfrag > 0 ? `, memfrag's while it traces ${bytes(ledger.not_malloc_memfrag)}` : "";
+    return `files ${bytes(ledger.not_malloc_files)}, anonymous ${bytes(ledger.not_malloc_anonymous)}, stack ${bytes(ledger.not_malloc_stacks)}${own}`;
+}
+
 /** What a line consists of, or what becomes of it. */
 function aside(name: LedgerLine, ledger: Counted): string {
     switch (name) {
         case "rounding": return `headers ${bytes(ledger.rounding_header)}, padding ${bytes(ledger.rounding_padding)}`;
         case "free_in_pages": return "pinned by live blocks on the same page";
         case "free_pages": return ledger.source === "unknown" ? "without any live block" : "returned by malloc_trim";
-        case "not_malloc": return `files ${bytes(ledger.not_malloc_files)}, anonymous ${bytes(ledger.not_malloc_anonymous)}, stack ${bytes(ledger.not_malloc_stacks)}`;
+        case "not_malloc": return foreign(ledger);
         default: return "";
     }
 }
