@@ -23,6 +23,7 @@ tests!(
     a_break_that_others_move,
     a_break_that_cannot_be_moved,
     tunables,
+    caches_in_chunks_that_are_larger,
     while_it_allocates,
     without_stopping,
     a_static_program,
@@ -123,6 +124,23 @@ fn tunables() -> Result<()> {
             _ => {}
         }
     }
+    Ok(())
+}
+
+/// Of a free chunk that is a little larger than a thread's cache glibc cuts nothing off.
+fn caches_in_chunks_that_are_larger() -> Result<()> {
+    let heap = KnownHeap::start_with(&["3", "5000", "snug"], |command| {
+        command.env("GLIBC_TUNABLES", "glibc.malloc.arena_max=1");
+    })?;
+    // The blocks between the chunks besides.
+    let walk = check(&heap, 3, 20 + 32)?;
+    let segments = walk.layout.arenas.iter().flat_map(|arena| &arena.segments);
+    let tables: Vec<u64> = segments
+        .flat_map(|segment| &segment.chunks)
+        .filter(|chunk| chunk.kind() == ChunkKind::TcacheTable)
+        .map(|chunk| chunk.bytes())
+        .collect();
+    ensure!(tables.len() == 3 && tables.iter().filter(|&&bytes| bytes == 672).count() == 2, "{tables:?}");
     Ok(())
 }
 

@@ -10,6 +10,7 @@
  * SHAPE is one of
  *   foreign  something else moves the break while the heap grows
  *   nobrk    the break cannot grow at all from some time on, so that the arena goes on elsewhere
+ *   snug     free chunks lie about that are by 16 bytes larger than a thread's cache
  *   corrupt  the size of one chunk is overwritten at the end; a line "corrupt ADDRESS" tells the block before it
  *   busy     threads go on allocating; FILE tells the blocks of which they let go
  */
@@ -102,6 +103,16 @@ static void fill(int id)
     used[id] = n;
 }
 
+/* More than the first thread's own cache takes, of 672 bytes each, with blocks between them. */
+static void leave_snug_chunks(void)
+{
+    void *snug[32];
+    for (int i = 0; i < 32; i++)
+        snug[i] = malloc(660), (void)!malloc(8);
+    for (int i = 0; i < 32; i++)
+        free(snug[i]);
+}
+
 static void *thread(void *arg)
 {
     int id = (int)(intptr_t)arg;
@@ -141,6 +152,8 @@ int main(int argc, char **argv)
     }
     pthread_barrier_init(&filled, NULL, threads);
     pthread_barrier_init(&written, NULL, threads);
+    if (!strcmp(shape, "snug"))
+        leave_snug_chunks();
     for (int i = 1; i < threads; i++) {
         pthread_t id;
         if (pthread_create(&id, NULL, thread, (void *)(intptr_t)i))

@@ -22,7 +22,9 @@ pub struct ThreadCache {
 pub(super) struct Candidate {
     /// The chunk's address.
     pub(super) chunk: u64,
-    /// What it holds.
+    /// The chunk's size.
+    pub(super) size: u64,
+    /// What the cache holds.
     pub(super) bytes: Vec<u8>,
 }
 
@@ -152,7 +154,7 @@ pub(super) fn follow(
         chunks: found.len() as u64,
         bytes: found.iter().map(|cached| cached.bytes).sum(),
     };
-    found.push(Cached { chunk: candidate.chunk, bytes: offsets.cache_chunk(), kind: ChunkKind::TcacheTable });
+    found.push(Cached { chunk: candidate.chunk, bytes: candidate.size, kind: ChunkKind::TcacheTable });
     Some((table, found))
 }
 
@@ -262,12 +264,12 @@ mod tests {
             let head = list(&mut memory, offsets, &CHUNKS, 0x40, 0);
             let bytes = table(offsets, 7, 2, 3, head);
             assert!(is_cache(&bytes, offsets, &parameters));
-            let candidate = Candidate { chunk: HEAP, bytes };
+            let candidate = Candidate { chunk: HEAP, size: offsets.cache_chunk() + 16, bytes };
             let (cache, cached) = follow(&mut Links::new(&memory, offsets), &candidate, &parameters).expect("sound");
             assert_eq!(cache, ThreadCache { table: HEAP + HEADER, chunks: 3, bytes: 0xc0 });
             let found: Vec<u64> = cached.iter().map(|cached| cached.chunk).collect();
             assert_eq!(found, [CHUNKS[0], CHUNKS[1], CHUNKS[2], HEAP]);
-            assert_eq!(cached[3].kind, ChunkKind::TcacheTable);
+            assert_eq!((cached[3].kind, cached[3].bytes), (ChunkKind::TcacheTable, offsets.cache_chunk() + 16));
         }
     }
 
@@ -284,7 +286,8 @@ mod tests {
         assert!(!is_cache(&table(offsets, 7, 2, 0, 0), offsets, &parameters));
         assert!(is_cache(&table(self::offsets(43), 7, 2, 0, 0), self::offsets(43), &parameters));
         let follows = |list, count, head| {
-            let candidate = Candidate { chunk: HEAP, bytes: table(offsets, 7, list, count, head) };
+            let candidate =
+                Candidate { chunk: HEAP, size: offsets.cache_chunk(), bytes: table(offsets, 7, list, count, head) };
             follow(&mut Links::new(&memory, offsets), &candidate, &parameters).is_some()
         };
         // A thread may have been stopped between the count and the list, but not twice.
@@ -301,7 +304,7 @@ mod tests {
         let mut memory = Fake::default();
         memory.map(HEAP, SIZE as usize);
         let head = list(&mut memory, offsets, &CHUNKS, 0x40, CHUNKS[0] + HEADER);
-        let candidate = Candidate { chunk: HEAP, bytes: table(offsets, 7, 2, 7, head) };
+        let candidate = Candidate { chunk: HEAP, size: offsets.cache_chunk(), bytes: table(offsets, 7, 2, 7, head) };
         assert!(follow(&mut Links::new(&memory, offsets), &candidate, &parameters(7)).is_none());
     }
 
@@ -386,7 +389,7 @@ mod tests {
             for (at, word) in words {
                 memory.set(HEAP + at * 8, if word & 1 == 0 { word } else { (HEAP + (word >> 1) * 16) ^ (HEAP >> 12) });
             }
-            let candidate = Candidate { chunk: HEAP, bytes };
+            let candidate = Candidate { chunk: HEAP, size: offsets.cache_chunk(), bytes };
             let mut links = Links::new(&memory, offsets);
             is_cache(&candidate.bytes, offsets, &parameters);
             follow(&mut links, &candidate, &parameters);

@@ -400,8 +400,9 @@ impl<M: Memory> Walking<'_, M> {
                 }
             } else {
                 chunks.push(Chunk::new(size, ChunkKind::Used));
-                if size == cache_chunk {
-                    self.consider(at, stretch.limit);
+                // Of a free chunk that is larger by less than the smallest chunk nothing is cut off.
+                if size == cache_chunk || size == cache_chunk + ALIGNMENT {
+                    self.consider(at, size, stretch.limit);
                 }
             }
             before = word;
@@ -416,13 +417,13 @@ impl<M: Memory> Walking<'_, M> {
     }
 
     /// Keeps the bytes of a chunk that may be a thread's cache.
-    fn consider(&mut self, chunk: u64, limit: u64) {
-        let size = self.offsets.cache_bytes() as usize;
-        if let Ok(bytes) = self.stream.bytes(chunk + HEADER, size, limit)
+    fn consider(&mut self, chunk: u64, size: u64, limit: u64) {
+        let held = self.offsets.cache_bytes() as usize;
+        if let Ok(bytes) = self.stream.bytes(chunk + HEADER, held, limit)
             && caches::is_cache(bytes, self.offsets, &self.parameters)
         {
             let bytes = bytes.to_vec();
-            self.candidates.push(Candidate { chunk, bytes });
+            self.candidates.push(Candidate { chunk, size, bytes });
         }
     }
 }
