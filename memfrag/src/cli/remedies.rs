@@ -107,9 +107,9 @@ fn completed(
     }
 }
 
-/// How a run grew from the first reading of the recorded program's memory to the last, over how the program did.
+/// How a run grew up to the last reading of the recorded program's memory, over how the program did.
 fn agreement(planned: &replay::Planned, run: &Run) -> Option<f64> {
-    let (first, last) = (planned.readings.first()?, planned.readings.last()?);
+    let (first, last) = (planned.readings.get(planned.base)?, planned.readings.last()?);
     let (run_first, run_last) = (run.points.first()?, run.points.last()?);
     let real = last.rss_anon.checked_sub(first.rss_anon).filter(|&grown| grown > 0)?;
     Some(run_last.bytes.saturating_sub(run_first.bytes) as f64 / real as f64)

@@ -150,7 +150,8 @@ mod tests {
         }
     }
 
-    /// What a recording has: each candidate's id, programs run before, calls, and the calls and readings of its replay.
+    /// What a recording has: each candidate's id, programs run before, calls, and the calls of its replay and its readings
+    /// from the one on that growth is counted from.
     fn replays(record: impl FnOnce(&mut Tree)) -> Vec<(u32, u64, u64, u64, Vec<u64>)> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tree.mfrag");
@@ -170,7 +171,7 @@ mod tests {
             });
             planner.end(last);
             let (result, _) = planner.finish().unwrap();
-            let readings = result.readings.iter().map(|it| it.rss_anon).collect();
+            let readings = result.readings[result.base..].iter().map(|it| it.rss_anon).collect();
             (chosen.pid, chosen.execs, chosen.calls, result.calls, readings)
         };
         all.iter().filter(|chosen| chosen.copied_from.is_none()).map(replay).collect()
@@ -189,6 +190,20 @@ mod tests {
             tree.reading(5, 201);
         });
         assert_eq!(found, [(5, 1, 9, 9, vec![200, 201]), (5, 0, 3, 3, vec![100, 101])]);
+    }
+
+    #[test]
+    fn growth_is_counted_from_the_last_reading_before_the_first_call() {
+        let found = replays(|tree| {
+            tree.named(5, "sh");
+            // Its loader still has pages to write to.
+            for rss_anon in [100, 350, 351] {
+                tree.reading(5, rss_anon);
+            }
+            tree.calls(5, 3);
+            tree.reading(5, 400);
+        });
+        assert_eq!(found, [(5, 0, 3, 3, vec![351, 400])]);
     }
 
     #[test]

@@ -125,6 +125,9 @@ pub struct Planned {
     pub left_out: u64,
     /// Readings of the recorded program's memory.
     pub readings: Vec<Reading>,
+    /// Which of them growth is counted from: the last one before the program's first call, by when what its loader made
+    /// is there, or the first one of all.
+    pub base: usize,
     /// Its resident bytes by kind of mapping, when its pages were looked at last.
     pub kinds: Option<Kinds>,
 }
@@ -443,6 +446,9 @@ impl<S: Steps> Plan<S> {
         self.sampled = (sampler, thread.done);
         let reading = Reading { time: sample.time, rss: sample.rss, rss_anon: sample.rss_anon };
         self.planned.readings.push(reading);
+        if self.planned.calls == 0 {
+            self.planned.base = number as usize;
+        }
     }
 }
 

@@ -45,7 +45,7 @@ pub struct ReplayReport {
 /// The recorded program's own memory.
 #[derive(Clone, Debug, Serialize)]
 pub struct Original {
-    /// By how much anonymous resident memory had grown at most since the first reading.
+    /// By how much anonymous resident memory had grown at most since the [base](replay::Planned::base).
     pub peak_rss_bytes: Option<u64>,
     /// By how much it had grown on average over the time between the readings.
     pub average_rss_bytes: Option<u64>,
@@ -100,7 +100,7 @@ pub struct RunReport {
     pub outcome: &'static str,
     /// What happened, where it did not complete.
     pub reason: Option<String>,
-    /// By how much anonymous resident memory grew at most since the first of the original's readings, as all that follow;
+    /// By how much anonymous resident memory grew at most since the reading that it is counted from, as all that follow;
     /// the most resident bytes seen, where the run did not complete.
     pub peak_rss_bytes: Option<u64>,
     /// By how much it had grown on average over the time between the original's readings, as the original had it.
@@ -131,7 +131,7 @@ pub struct RunReport {
 
 /// Begins a report without runs.
 pub fn build(file: String, chosen: &Candidate, planned: &Planned, manner: &Manner) -> ReplayReport {
-    let base = planned.readings.first().map_or(0, |first| first.rss_anon);
+    let base = planned.readings.get(planned.base).map_or(0, |base| base.rss_anon);
     let reading = |(number, it): (usize, &replay::Reading)| Reading {
         number: number as u32,
         at_ns: it.time,

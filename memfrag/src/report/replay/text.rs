@@ -52,9 +52,9 @@ pub fn render(report: &ReplayReport, style: Style) -> String {
     }
     page.line("");
     page.line(
-        "  Growth is that of anonymous resident memory since the first reading; final is at the last reading of the",
+        "  Growth is that of anonymous resident memory since the last reading before the first call; final is at the last",
     );
-    page.line("  recorded program, and against compares it with that.");
+    page.line("  reading of the recorded program, and against compares it with that.");
     let limited = |run: &&RunReport| run.memory_limited_by.is_some();
     if let Some((bytes, by)) =
         report.runs.iter().find(limited).and_then(|it| it.memory_limit_bytes.zip(it.memory_limited_by))
