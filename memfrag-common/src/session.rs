@@ -21,6 +21,13 @@ pub const VERSION: u32 = 2;
 /// What the name of a session's directory begins with; the daemon's process id, `-` and a hexadecimal number follow.
 pub const DIRECTORY: &str = "memfrag-";
 
+/// The daemon's id, if this is how a session's directory is called: the prefix, the id, and a time.
+pub fn daemon_of(name: &str) -> Option<u32> {
+    let (daemon, time) = name.strip_prefix(DIRECTORY)?.split_once('-')?;
+    u128::from_str_radix(time, 16).ok()?;
+    daemon.parse().ok()
+}
+
 /// The library's file name in the session's directory.
 pub const LIBRARY: &str = "libmemfrag_preload.so";
 

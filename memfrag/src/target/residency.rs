@@ -8,7 +8,7 @@ mod scan;
 
 use super::maps::MapLine;
 use super::process::{self, ProcessError, Stat};
-use memfrag_common::session::{DIRECTORY, SHADOW_BYTES};
+use memfrag_common::session::{SHADOW_BYTES, daemon_of};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -77,10 +77,7 @@ impl RegionKind {
 
 /// Whether the file lies in the directory of a session of the preload backend.
 fn is_of_session(path: &Path) -> bool {
-    path.components().any(|part| {
-        let name = part.as_os_str().to_str().and_then(|name| name.strip_prefix(DIRECTORY)?.split_once('-'));
-        name.is_some_and(|(pid, number)| pid.parse::<u32>().is_ok() && u128::from_str_radix(number, 16).is_ok())
-    })
+    path.components().any(|part| part.as_os_str().to_str().and_then(daemon_of).is_some())
 }
 
 /// One mapping of a process, and what of it is resident.

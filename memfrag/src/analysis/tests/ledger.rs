@@ -102,7 +102,8 @@ proptest! {
         let heap = sample.residency.regions.iter().find(|region| region.kind == RegionKind::Heap).expect("made so");
         let top = sample.layout.arenas[0].segments[0].range.end;
         let foreign = pages.bytes_in(top..heap.range.end);
-        let not_malloc = NotMalloc { files: 0x7000, stacks: 0x1000, anonymous: 0x2000 + foreign, other: 0x2000, memfrag: 0x3000 };
+        let anonymous = 0x2000 + foreign;
+        let not_malloc = NotMalloc { files: 0x7000, stacks: 0x1000, anonymous, other: 0x2000, memfrag: 0x3000 };
         prop_assert_eq!(ledger.not_malloc, not_malloc);
         prop_assert_eq!(ledger.unexplained(), 0);
         prop_assert_eq!(ledger.rss, sample.residency.resident_bytes());

@@ -4,7 +4,7 @@
 //! was killed, and is removed by the next one.
 
 use crate::target::process;
-use memfrag_common::session::{DATA, DIRECTORY, LIBRARY};
+use memfrag_common::session::{DATA, DIRECTORY, LIBRARY, daemon_of};
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
@@ -143,13 +143,6 @@ fn remove_orphans(parent: &Path, user: u32) {
             let _ = fs::remove_dir_all(&path);
         }
     }
-}
-
-/// The daemon's id, if this is how a session's directory is called: the prefix, the id, and a time.
-fn daemon_of(name: &str) -> Option<u32> {
-    let (daemon, time) = name.strip_prefix(DIRECTORY)?.split_once('-')?;
-    u128::from_str_radix(time, 16).ok()?;
-    daemon.parse().ok()
 }
 
 /// Whether a process has mapped a library in the directory, or would hand it to the programs that it starts.
